@@ -1,0 +1,2 @@
+//! The selvage command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! An RTMP client on tokio: player and publisher.

@@ -1,0 +1,1 @@
+//! The edge: RTMP players and publishers in front, origins behind.

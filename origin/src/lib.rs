@@ -1,0 +1,1 @@
+//! The origin: owns streams and hands them to edges.

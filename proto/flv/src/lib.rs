@@ -1,0 +1,1 @@
+//! Headers of codecs in FLV form: classification of media messages, and FLV files.

@@ -1,0 +1,1 @@
+//! Time and memory of a live stream: backlog, cursors, join points.

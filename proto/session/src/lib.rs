@@ -1,0 +1,1 @@
+//! NetConnection and NetStream semantics, server and client role.
