@@ -1,6 +1,8 @@
 //! The message: what any carrier yields (RTMP 1.0 §6, §7).
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::Error;
 
 /// A message stream's number within one connection. 0 is the connection itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,4 +108,152 @@ pub enum UserControl {
     BufferReady(StreamId),
     /// Any other event; ignored by those who do not know it.
     Other(u16),
+}
+
+impl Message {
+    /// A user control message, on message stream 0 as §6.2 asks.
+    #[must_use]
+    pub fn user_control(event: UserControl) -> Self {
+        Self {
+            kind: MessageKind::UserControl,
+            stream: StreamId::CONNECTION,
+            time: 0,
+            payload: event.encode(),
+        }
+    }
+}
+
+impl UserControl {
+    /// The number of the event on the wire.
+    #[must_use]
+    pub const fn event(self) -> u16 {
+        match self {
+            Self::StreamBegin(_) => 0,
+            Self::StreamEof(_) => 1,
+            Self::StreamDry(_) => 2,
+            Self::SetBufferLength(..) => 3,
+            Self::StreamIsRecorded(_) => 4,
+            Self::PingRequest(_) => 6,
+            Self::PingResponse(_) => 7,
+            Self::BufferEmpty(_) => 31,
+            Self::BufferReady(_) => 32,
+            Self::Other(event) => event,
+        }
+    }
+
+    /// The body of a type 4 message: the event's number and its data (§6.2). The data
+    /// of [`Self::Other`] is not known, so it has none.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut body = BytesMut::with_capacity(10);
+        body.put_u16(self.event());
+        match *self {
+            Self::StreamBegin(StreamId(number))
+            | Self::StreamEof(StreamId(number))
+            | Self::StreamDry(StreamId(number))
+            | Self::StreamIsRecorded(StreamId(number))
+            | Self::BufferEmpty(StreamId(number))
+            | Self::BufferReady(StreamId(number))
+            | Self::PingRequest(number)
+            | Self::PingResponse(number) => body.put_u32(number),
+            Self::SetBufferLength(StreamId(number), milliseconds) => {
+                body.put_u32(number);
+                body.put_u32(milliseconds);
+            }
+            Self::Other(_) => {}
+        }
+        body.freeze()
+    }
+
+    /// Reads the body of a type 4 message. Bytes behind the event's data are ignored,
+    /// as other implementations do.
+    ///
+    /// # Errors
+    /// [`Error::UserControlTooShort`] if the body ends before the event's data does.
+    pub fn decode(body: &[u8]) -> Result<Self, Error> {
+        let short = || Error::UserControlTooShort { len: body.len() };
+        let word = |at: usize| -> Result<u32, Error> {
+            let bytes = body
+                .get(at..)
+                .and_then(<[u8]>::first_chunk::<4>)
+                .ok_or_else(short)?;
+            Ok(u32::from_be_bytes(*bytes))
+        };
+        let event = u16::from_be_bytes(*body.first_chunk::<2>().ok_or_else(short)?);
+        Ok(match event {
+            0 => Self::StreamBegin(StreamId(word(2)?)),
+            1 => Self::StreamEof(StreamId(word(2)?)),
+            2 => Self::StreamDry(StreamId(word(2)?)),
+            3 => Self::SetBufferLength(StreamId(word(2)?), word(6)?),
+            4 => Self::StreamIsRecorded(StreamId(word(2)?)),
+            6 => Self::PingRequest(word(2)?),
+            7 => Self::PingResponse(word(2)?),
+            31 => Self::BufferEmpty(StreamId(word(2)?)),
+            32 => Self::BufferReady(StreamId(word(2)?)),
+            other => Self::Other(other),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_control_events_have_the_bytes_of_the_specification() {
+        let cases: [(UserControl, &[u8]); 5] = [
+            (UserControl::StreamBegin(StreamId(0)), &[0, 0, 0, 0, 0, 0]),
+            (UserControl::StreamEof(StreamId(1)), &[0, 1, 0, 0, 0, 1]),
+            (
+                UserControl::SetBufferLength(StreamId(1), 3000),
+                &[0, 3, 0, 0, 0, 1, 0, 0, 0x0b, 0xb8],
+            ),
+            (UserControl::PingRequest(0x0102_0304), &[0, 6, 1, 2, 3, 4]),
+            (UserControl::BufferReady(StreamId(7)), &[0, 32, 0, 0, 0, 7]),
+        ];
+        for (event, bytes) in cases {
+            assert_eq!(event.encode(), bytes);
+            assert_eq!(UserControl::decode(bytes), Ok(event));
+        }
+    }
+
+    #[test]
+    fn every_user_control_event_survives_encoding() {
+        for number in 0..64 {
+            let mut body = vec![0, number];
+            body.extend_from_slice(&[0, 0, 1, 2, 0, 0, 3, 4]);
+            let event = UserControl::decode(&body).expect("long enough for each event");
+            assert_eq!(event.event(), u16::from(number));
+            assert_eq!(UserControl::decode(&event.encode()), Ok(event));
+        }
+    }
+
+    #[test]
+    fn a_user_control_body_that_ends_too_early_is_refused() {
+        for body in [
+            &[][..],
+            &[0],
+            &[0, 6],
+            &[0, 6, 0, 0, 0],
+            &[0, 3, 0, 0, 0, 1, 0, 0, 0],
+        ] {
+            assert_eq!(
+                UserControl::decode(body),
+                Err(Error::UserControlTooShort { len: body.len() })
+            );
+        }
+        assert_eq!(UserControl::decode(&[0, 26]), Ok(UserControl::Other(26)));
+    }
+
+    #[test]
+    fn kinds_and_type_ids_name_each_other() {
+        for id in 0..=255 {
+            if let Some(kind) = MessageKind::from_type_id(id) {
+                assert_eq!(kind.type_id(), id);
+            }
+        }
+        for control in [1, 2, 3, 5, 6, 22] {
+            assert_eq!(MessageKind::from_type_id(control), None);
+        }
+    }
 }
