@@ -50,8 +50,8 @@ struct Entry {
 struct Video {
     /// When any was seen last.
     last: Option<MediaTime>,
-    /// The track whose key frames are join points: the least slot, which by convention is
-    /// the default track.
+    /// The track whose key frames are join points: the least slot that has any, which by
+    /// convention is the default track.
     track: Option<Slot>,
     /// The key frames of that track in the ring, oldest first.
     keys: VecDeque<Key>,
@@ -559,13 +559,13 @@ impl Video {
         let frame = &item.frame;
         match frame.class {
             Class::Clear => return,
-            Class::Config | Class::Audio | Class::Data => {}
-            Class::Key | Class::Delta => {
+            Class::Config | Class::Delta | Class::Audio | Class::Data => {}
+            Class::Key => {
                 if self.track.is_none_or(|track| frame.slot < track) {
                     self.track = Some(frame.slot);
                     self.keys.clear();
                 }
-                if frame.class == Class::Key && self.track == Some(frame.slot) {
+                if self.track == Some(frame.slot) {
                     let configs = Arc::clone(configs);
                     self.keys.push_back(Key {
                         seq: item.at.seq,
