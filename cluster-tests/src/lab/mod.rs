@@ -1,0 +1,11 @@
+//! Real processes on the loopback: our cluster, and the programs of others that talk to it.
+
+pub mod cluster;
+pub mod peer;
+pub mod process;
+pub mod raw;
+pub mod until;
+
+pub use cluster::{Cluster, Dev};
+pub use process::{Finished, Process};
+pub use until::{PLAYER, SOON, until, until_async, until_some};
