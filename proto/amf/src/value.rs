@@ -10,9 +10,10 @@ use bytes::Bytes;
 /// Objects keep the order of their pairs, so that what is written again is what was
 /// read. Containers are behind [`Arc`]: a reference in the input resolves to another
 /// handle, never to a copy.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     /// AMF0 0x06, AMF3 0x00.
+    #[default]
     Undefined,
     /// AMF0 0x05, AMF3 0x01.
     Null,
@@ -25,12 +26,12 @@ pub enum Value {
     /// AMF0 0x02 and 0x0C, AMF3 0x06.
     String(Arc<str>),
     /// AMF0 0x03, AMF3 0x0A anonymous and dynamic.
-    Object(Arc<Vec<(Arc<str>, Value)>>),
+    Object(Arc<Vec<(Arc<str>, Self)>>),
     /// AMF0 0x08, AMF3 0x09 with an associative part: named pairs, then the dense part
     /// (always empty when read from AMF0).
     EcmaArray(Arc<EcmaArray>),
     /// AMF0 0x0A, AMF3 0x09 without an associative part.
-    StrictArray(Arc<Vec<Value>>),
+    StrictArray(Arc<Vec<Self>>),
     /// AMF0 0x0B, AMF3 0x08.
     Date {
         /// Milliseconds since 1970-01-01 UTC.
@@ -52,8 +53,9 @@ pub enum Value {
     Dictionary(Arc<Dictionary>),
     /// AMF0 0x0D.
     Unsupported,
-    /// A reference to a container that is still open (a cycle): its index in the
-    /// message's reference table. Kept as it stands, because a tree cannot hold a cycle.
+    /// A reference to a container that is still open (a cycle): its number among the
+    /// containers of the message in order of appearance, which without AMF3 parts is its
+    /// index in the reference table. Kept as it stands, because a tree cannot hold a cycle.
     Reference(u32),
 }
 
@@ -113,7 +115,9 @@ impl Value {
 
     /// An anonymous object with these pairs, in this order.
     pub fn object<K: Into<Arc<str>>>(pairs: impl IntoIterator<Item = (K, Self)>) -> Self {
-        Self::Object(Arc::new(pairs.into_iter().map(|(k, v)| (k.into(), v)).collect()))
+        Self::Object(Arc::new(
+            pairs.into_iter().map(|(k, v)| (k.into(), v)).collect(),
+        ))
     }
 
     /// An ECMA array with these pairs, in this order.
@@ -157,13 +161,21 @@ impl Value {
     /// The value under a name, if this has named pairs. The last pair of a name wins.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Self> {
-        self.pairs()?.iter().rev().find(|(k, _)| &**k == key).map(|(_, v)| v)
+        self.pairs()?
+            .iter()
+            .rev()
+            .find(|(k, _)| &**k == key)
+            .map(|(_, v)| v)
     }
 
     /// The text of a string.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
-        if let Self::String(text) = self { Some(text) } else { None }
+        if let Self::String(text) = self {
+            Some(text)
+        } else {
+            None
+        }
     }
 
     /// The number, whichever of the two number types holds it.
@@ -181,19 +193,17 @@ impl Value {
     /// The boolean.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
-        if let Self::Boolean(b) = self { Some(*b) } else { None }
+        if let Self::Boolean(b) = self {
+            Some(*b)
+        } else {
+            None
+        }
     }
 
     /// Null or undefined.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         matches!(self, Self::Null | Self::Undefined)
-    }
-}
-
-impl Default for Value {
-    fn default() -> Self {
-        Self::Undefined
     }
 }
 
