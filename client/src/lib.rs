@@ -1,1 +1,52 @@
-//! An RTMP client on tokio: player and publisher.
+//! An RTMP and RTMPS client on tokio: a [`Player`] that yields messages and a
+//! [`Publisher`] that takes them.
+//!
+//! The protocol lives in two pure machines, `rtmp::Carrier` (bytes to messages) and
+//! `session::ClientSession` (messages to events). This crate owns the socket and drives
+//! them:
+//!
+//! ```text
+//!   socket ──bytes──▶ Carrier ──messages──▶ ClientSession ──events──▶ you
+//!          ◀──bytes──         ◀──messages──               ◀──calls───
+//! ```
+//!
+//! * No task is spawned and no thread is held: a [`Connection`] makes progress while one
+//!   of its methods is awaited, so hundreds of them in one process cost what their
+//!   sockets cost. A connection that nobody awaits reads nothing, which is how a test
+//!   plays the slow viewer.
+//! * Every method may be dropped between two polls and called again; nothing is lost.
+//! * Back-pressure: [`Publisher::send`] waits while more than [`limits::UNSENT_MAX`] bytes are unsent.
+//! * Any `AsyncRead + AsyncWrite` will do instead of a socket: [`Connection::over`].
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), client::Error> {
+//! use client::{Options, Player, Target};
+//!
+//! let target: Target = "rtmp://127.0.0.1/live/a".parse()?;
+//! let mut player = Player::open(&target, &Options::player()).await?;
+//! while let Some(arrival) = player.next_message().await? {
+//!     println!("{:?} of {} bytes", arrival.message.kind, arrival.message.payload.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod connection;
+mod error;
+pub mod limits;
+mod options;
+mod player;
+mod publisher;
+mod tls;
+mod transport;
+mod url;
+
+pub use connection::Connection;
+pub use error::{Blame, Error};
+pub use options::{Options, Trust};
+pub use player::{Arrival, Ended, Item, Player};
+pub use publisher::Publisher;
+pub use session::client::{Closed, Event, PlayRequest, Rejection, Status};
+pub use session::{PlayStart, PublishMode};
+pub use transport::Transport;
+pub use url::{Scheme, Target, UrlError};

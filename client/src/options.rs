@@ -1,0 +1,99 @@
+//! How to connect.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use amf::Value;
+use session::client::Setup;
+
+use crate::Target;
+
+/// How to connect, beside where to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long each step may take: TCP, TLS, `connect`, `createStream`, `publish`, `play`.
+    pub patience: Duration,
+    /// Whose certificate is good enough for `rtmps`.
+    pub trust: Trust,
+    /// What `connect` says. `app` and `tc_url` are filled in from the target where they
+    /// are empty.
+    pub setup: Setup,
+    /// The size of the chunks we send, bytes.
+    pub chunk_size: u32,
+    /// Whether to say `releaseStream` and `FCPublish` before `publish`, as encoders do.
+    pub encoder_manners: bool,
+    /// The kernel's receive buffer, bytes; `None` leaves it to the kernel. A small one
+    /// makes a slow viewer slow at once.
+    pub receive_buffer: Option<u32>,
+}
+
+/// Whose certificate is good enough.
+#[derive(Clone, Debug, Default)]
+pub enum Trust {
+    /// One that a well-known authority signed (Mozilla's list).
+    #[default]
+    WellKnown,
+    /// One that an authority in this PEM file signed.
+    File(PathBuf),
+    /// Any, also a self-signed one. Protects against listening in, not against an impostor.
+    Anything,
+}
+
+impl Options {
+    /// For a player.
+    #[must_use]
+    pub fn player() -> Self {
+        Self::of(Setup::default())
+    }
+
+    /// For a publisher; it introduces itself as an encoder.
+    #[must_use]
+    pub fn publisher() -> Self {
+        Self::of(Setup::publisher("", ""))
+    }
+
+    fn of(setup: Setup) -> Self {
+        Self {
+            patience: Duration::from_secs(10),
+            trust: Trust::default(),
+            setup,
+            // What Flash Media Server sends; larger chunks save headers that nobody notices.
+            chunk_size: 4096,
+            encoder_manners: true,
+            receive_buffer: None,
+        }
+    }
+
+    /// Accepts any certificate.
+    #[must_use]
+    pub fn insecure(mut self) -> Self {
+        self.trust = Trust::Anything;
+        self
+    }
+
+    /// With further arguments of `connect`.
+    #[must_use]
+    pub fn with_args(mut self, args: impl IntoIterator<Item = Value>) -> Self {
+        self.setup.args.extend(args);
+        self
+    }
+
+    /// With another patience.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self.setup.patience = patience;
+        self
+    }
+
+    pub(crate) fn setup_for(&self, target: &Target) -> Setup {
+        let mut setup = self.setup.clone();
+        if setup.app.is_empty() {
+            setup.app.clone_from(&target.app);
+        }
+        if setup.tc_url.is_empty() {
+            setup.tc_url = target.tc_url();
+        }
+        setup
+    }
+}

@@ -1,0 +1,189 @@
+//! A connection that plays.
+
+use std::time::Instant;
+
+use model::{Frame, Kind, Unwrapper};
+use rtmp::{Message, MessageKind, StreamId};
+use session::client::{Event, PlayRequest, Progress, Status};
+
+use crate::{Connection, Error};
+
+/// A connection that plays one stream.
+#[derive(Debug)]
+pub struct Player {
+    connection: Connection,
+    stream: StreamId,
+    clock: Unwrapper,
+    ended: Option<Ended>,
+}
+
+/// A message and when it was read from the socket.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrival {
+    /// The message.
+    pub message: Message,
+    /// When.
+    pub at: Instant,
+}
+
+/// What a player is given.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// Audio, video or data.
+    Message(Arrival),
+    /// A status of the stream: `NetStream.Play.UnpublishNotify` and the like.
+    Status(Box<Status>),
+    /// Nothing more will come on the stream; the connection is still there.
+    Ended(Ended),
+}
+
+/// How a play ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// What was asked for was played (`NetStream.Play.Stop`, `Play.Complete`).
+    Complete,
+    /// The server ended it by an error; its status code.
+    Failed(String),
+}
+
+impl Player {
+    pub(crate) fn new(connection: Connection, stream: StreamId) -> Self {
+        Self {
+            connection,
+            stream,
+            clock: Unwrapper::default(),
+            ended: None,
+        }
+    }
+
+    /// Connects to the target and plays its stream: live if there is one, else recorded,
+    /// else live when it begins.
+    ///
+    /// # Errors
+    /// Says which step failed.
+    pub async fn open(target: &crate::Target, options: &crate::Options) -> Result<Self, Error> {
+        let name = target.stream()?;
+        let connection = Connection::open(target, options).await?;
+        connection.play(name, PlayRequest::default()).await
+    }
+
+    /// The next thing that the server says about the stream.
+    ///
+    /// # Errors
+    /// Why the connection failed.
+    pub async fn next(&mut self) -> Result<Item, Error> {
+        loop {
+            let (event, at) = self.connection.next_event().await?;
+            if let Some(item) = self.sort(event, at) {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// The next message of the stream; `None` when the play is over.
+    ///
+    /// # Errors
+    /// Why the connection failed.
+    pub async fn next_message(&mut self) -> Result<Option<Arrival>, Error> {
+        while self.ended.is_none() {
+            match self.next().await? {
+                Item::Message(arrival) => return Ok(Some(arrival)),
+                Item::Status(_) | Item::Ended(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next audio, video or data message as a classified frame, with the time
+    /// unwrapped, and when it was read from the socket; `None` when the play is over.
+    ///
+    /// # Errors
+    /// Why the connection failed, or [`Error::Media`].
+    pub async fn next_frame(&mut self) -> Result<Option<(Frame, Instant)>, Error> {
+        while let Some(arrival) = self.next_message().await? {
+            let kind = match arrival.message.kind {
+                MessageKind::Audio => Kind::Audio,
+                MessageKind::Video => Kind::Video,
+                MessageKind::DataAmf0 | MessageKind::DataAmf3 => Kind::Data,
+                MessageKind::UserControl
+                | MessageKind::SharedObjectAmf3
+                | MessageKind::CommandAmf3
+                | MessageKind::SharedObjectAmf0
+                | MessageKind::CommandAmf0 => continue,
+            };
+            let time = self.clock.unwrap(arrival.message.time);
+            let frame = flv::frame(kind, time, arrival.message.payload).map_err(Error::Media)?;
+            if let Some(frame) = frame {
+                return Ok(Some((frame, arrival.at)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How the play ended, if it did.
+    #[must_use]
+    pub const fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    /// The message stream.
+    #[must_use]
+    pub const fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    /// The connection.
+    pub const fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+
+    /// Stops playing and closes the connection.
+    ///
+    /// # Errors
+    /// Why it could not be done in good order; the connection is closed anyway.
+    pub async fn close(self) -> Result<(), Error> {
+        self.connection.close().await
+    }
+
+    /// Drops the connection without a word; TCP is reset.
+    pub fn close_abruptly(self) {
+        self.connection.close_abruptly();
+    }
+
+    fn sort(&mut self, event: Event, at: Instant) -> Option<Item> {
+        match event {
+            Event::Message(message) if message.stream == self.stream => {
+                Some(Item::Message(Arrival { message, at }))
+            }
+            Event::Status { stream, status } if stream == self.stream => {
+                let over = match status.code.as_str() {
+                    "NetStream.Play.Stop" | "NetStream.Play.Complete" => Some(Ended::Complete),
+                    code if status.is_error() => Some(Ended::Failed(code.to_owned())),
+                    _ => None,
+                };
+                match over {
+                    Some(over) => self.end(over),
+                    None => Some(Item::Status(status)),
+                }
+            }
+            Event::Progress {
+                stream,
+                progress: Progress::Begin,
+            } if stream == self.stream => {
+                // A server that plays a list, or an unpaused recording, begins again.
+                self.ended = None;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// The end is told once, however many ways the server has of saying it.
+    fn end(&mut self, how: Ended) -> Option<Item> {
+        if self.ended.is_some() {
+            return None;
+        }
+        self.ended = Some(how.clone());
+        Some(Item::Ended(how))
+    }
+}
