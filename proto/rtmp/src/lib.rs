@@ -77,6 +77,8 @@ mod aggregate;
 mod carrier;
 pub mod chunk;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handshake;
 pub mod limits;
 pub mod message;

@@ -1,7 +1,11 @@
 //! Chunks: how messages share the connection (RTMP 1.0 §5.3).
 
+#[cfg(test)]
+mod encoder;
 mod header;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 pub use writer::{chunk_stream, image, image_len};

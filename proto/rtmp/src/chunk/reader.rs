@@ -326,3 +326,45 @@ pub(crate) fn own(slice: Bytes) -> Bytes {
         slice
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_follows_what_was_received_and_not_what_was_announced() {
+        let mut reader = Reader::new();
+        reader.set_chunk_size(limits::CHUNK_SIZE_MAX);
+        let mut input = BytesMut::from(&[6, 0, 0, 0, 0x80, 0, 0, 9, 1, 0, 0, 0][..]);
+        let mut received = 0;
+        for len in [1, 10, 5000, 1, 70_000, 65_536] {
+            input.extend_from_slice(&vec![0; len]);
+            assert_eq!(reader.next(&mut input), Ok(None));
+            received += len;
+            let reserved = reader.streams[0].partial.capacity();
+            assert!(
+                reserved <= (2 * received).max(limits::ASSEMBLY_START),
+                "{reserved} bytes"
+            );
+            assert_eq!(reader.held(), received);
+        }
+    }
+
+    #[test]
+    fn a_complete_message_keeps_no_more_memory_than_it_has_bytes() {
+        let mut reader = Reader::new();
+        reader.set_chunk_size(10_000);
+        let mut input = BytesMut::from(&[6, 0, 0, 0, 0, 0x27, 0x10, 9, 1, 0, 0, 0][..]);
+        for _ in 0..9 {
+            input.extend_from_slice(&[7; 1000]);
+            assert_eq!(reader.next(&mut input), Ok(None));
+        }
+        assert_eq!(reader.streams[0].partial.capacity(), 10_000);
+        input.extend_from_slice(&[7; 1000]);
+        assert_eq!(
+            reader.next(&mut input).unwrap().unwrap().payload.len(),
+            10_000
+        );
+        assert_eq!(reader.streams[0].partial.capacity(), 0);
+    }
+}

@@ -227,3 +227,125 @@ impl Writer {
         self.queue.push_back(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn video(time: u32, payload: Bytes) -> Message {
+        Message {
+            kind: MessageKind::Video,
+            stream: StreamId(1),
+            time,
+            payload,
+        }
+    }
+
+    fn drain(writer: &mut Writer) -> Vec<Bytes> {
+        let parts: Vec<_> = std::iter::from_fn(|| writer.poll_transmit()).collect();
+        assert_eq!(writer.len(), 0);
+        parts
+    }
+
+    #[test]
+    fn an_image_has_the_bytes_of_the_specification() {
+        let mut out = BytesMut::new();
+        image(
+            MessageKind::Video,
+            StreamId(1),
+            0x0001_0203,
+            b"abcdefg",
+            3,
+            &mut out,
+        );
+        let expected = b"\x06\x01\x02\x03\x00\x00\x07\x09\x01\x00\x00\x00abc\xc6def\xc6g";
+        assert_eq!(out[..], expected[..]);
+        out.clear();
+        image(
+            MessageKind::Audio,
+            StreamId(1),
+            0x0100_0000,
+            b"abcd",
+            3,
+            &mut out,
+        );
+        let expected = b"\x04\xff\xff\xff\x00\x00\x04\x08\x01\x00\x00\x00\x01\x00\x00\x00abc\
+            \xc4\x01\x00\x00\x00d";
+        assert_eq!(out[..], expected[..]);
+    }
+
+    #[test]
+    fn messages_go_out_on_the_habitual_chunk_streams() {
+        let id = |kind, stream| chunk_stream(kind, StreamId(stream));
+        assert_eq!(id(MessageKind::UserControl, 0), 2);
+        assert_eq!(id(MessageKind::CommandAmf0, 0), 3);
+        assert_eq!(id(MessageKind::CommandAmf0, 1), 5);
+        assert_eq!(id(MessageKind::DataAmf0, 1), 5);
+        assert_eq!(id(MessageKind::SharedObjectAmf3, 0), 3);
+        assert_eq!(id(MessageKind::Audio, 1), 4);
+        assert_eq!(id(MessageKind::Video, 1), 6);
+    }
+
+    #[test]
+    fn a_long_payload_in_one_chunk_is_not_copied() {
+        let mut writer = Writer::new();
+        writer.set_chunk_size(65536);
+        let payload = Bytes::from(vec![7; limits::REFERENCE_FROM]);
+        assert!(writer.message(&video(0, payload.slice(..10))));
+        assert!(writer.message(&video(0, payload.clone())));
+        assert!(writer.message(&video(0, payload.slice(..10))));
+        assert_eq!(writer.len(), 3 * 12 + 20 + payload.len());
+        let parts = drain(&mut writer);
+        assert_eq!(
+            parts.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [34, payload.len(), 22]
+        );
+        assert_eq!(parts[1].as_ptr(), payload.as_ptr());
+    }
+
+    #[test]
+    fn what_is_queued_by_reference_keeps_its_place() {
+        let payload: Bytes = (0..=252).cycle().take(50_000).collect();
+        for chunk_size in [1, 100, 8191, 8192, 20_000, 50_000] {
+            for time in [5, 0xffff_fff0] {
+                let mut writer = Writer::new();
+                writer.set_chunk_size(chunk_size);
+                let mut expected = BytesMut::new();
+                for end in [50_000, 0, 8192, 3] {
+                    let payload = payload.slice(..end);
+                    assert!(writer.message(&video(time, payload.clone())));
+                    image(
+                        MessageKind::Video,
+                        StreamId(1),
+                        time,
+                        &payload,
+                        chunk_size,
+                        &mut expected,
+                    );
+                }
+                assert_eq!(writer.len(), expected.len());
+                assert_eq!(drain(&mut writer).concat(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_that_cannot_be_written_is_said_to_be() {
+        let mut writer = Writer::new();
+        let payload = Bytes::from(vec![0; limits::MESSAGE_LENGTH_MAX + 1]);
+        assert!(!writer.message(&video(0, payload)));
+        assert!(drain(&mut writer).is_empty());
+    }
+
+    #[test]
+    fn control_messages_obey_a_chunk_size_below_their_own() {
+        let mut writer = Writer::new();
+        writer.set_chunk_size(2);
+        writer.control(6, &[1, 2, 3, 4, 5]);
+        let expected = [
+            2, 0, 0, 0, 0, 0, 5, 6, 0, 0, 0, 0, 1, 2, 0xc2, 3, 4, 0xc2, 5,
+        ];
+        assert_eq!(writer.len(), expected.len());
+        assert_eq!(drain(&mut writer).concat(), expected);
+    }
+}

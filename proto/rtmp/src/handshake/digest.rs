@@ -161,3 +161,118 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> Digest32 {
     }
     mac.finalize().into_bytes().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block that is no greeting of anybody; the expected digests below were computed
+    /// from the formulas by another HMAC.
+    fn block() -> Block {
+        std::array::from_fn(|at| (at * at + 3 * at).to_le_bytes()[0])
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    struct Vector {
+        scheme: Scheme,
+        at: usize,
+        client: &'static str,
+        server: &'static str,
+        c2: &'static str,
+        s2: &'static str,
+    }
+
+    const VECTORS: [Vector; 2] = [
+        Vector {
+            scheme: Scheme::DigestFirst,
+            at: 492,
+            client: "92939260dcd0f78d88b241920b146e48d00ac86642e7e6da6aa9e02b8cd04e66",
+            server: "e5f64ffd87cc4b6311d93f3badbca5c5ca155382b4c4a0d964d702a3b929c249",
+            c2: "5207b9897c7f87d8f17048d30ffe0965dfecd0ad9a031746303b3cca7d21cebf",
+            s2: "20437eb737deca540a738c356f129f219355929a48ee4f085703bbc52f2cb122",
+        },
+        Vector {
+            scheme: Scheme::KeyFirst,
+            at: 968,
+            client: "e4c2e7bf93d46e86febd88f7995a959a6f53e691cd805fe92d4d2d98d95d5c8e",
+            server: "1bad3f6dc9f58183d8576bc3e1d176cc55d2f33287e6a94188640a0e675a957e",
+            c2: "70013752a19136ed675617c40863db069059e5100f2ad5cd8f01280afa6daa1f",
+            s2: "45cedc384d07eea4666da67624ca82bd5303cbaa4ca576a61c5efe5bf7d79542",
+        },
+    ];
+
+    #[test]
+    fn digests_and_signatures_are_those_of_the_formulas() {
+        for vector in VECTORS {
+            let block = block();
+            let at = vector.scheme.digest_at(&block);
+            assert_eq!(at, vector.at);
+            let client = digest_around(&block, at, &CLIENT_KEY[..CLIENT_TEXT_LEN]);
+            let server = digest_around(&block, at, &SERVER_KEY[..SERVER_TEXT_LEN]);
+            assert_eq!(hex(&client), vector.client);
+            assert_eq!(hex(&server), vector.server);
+            assert_eq!(
+                hex(&sign(&block[..SIGNED_LEN], CLIENT_KEY, &server)),
+                vector.c2
+            );
+            assert_eq!(
+                hex(&sign(&block[..SIGNED_LEN], SERVER_KEY, &client)),
+                vector.s2
+            );
+        }
+    }
+
+    #[test]
+    fn a_greeting_is_found_in_its_scheme_and_by_its_key_only() {
+        for scheme in [Scheme::DigestFirst, Scheme::KeyFirst] {
+            for seed in 0..50 {
+                let c1 = client_greeting(scheme, &mut Noise(seed));
+                let s1 = server_greeting(scheme, &mut Noise(seed));
+                assert_eq!(find_in_client(&c1).unwrap().0, scheme);
+                assert_eq!(find_in_server(&s1).unwrap().0, scheme);
+                assert_eq!(find_in_client(&s1), None);
+                assert_eq!(find_in_server(&c1), None);
+            }
+        }
+    }
+
+    #[test]
+    fn one_changed_byte_leaves_no_digest() {
+        let c1 = client_greeting(Scheme::KeyFirst, &mut Noise(3));
+        for at in [0, 4, 8, 700, 800, 1535] {
+            let mut changed = c1;
+            changed[at] ^= 1;
+            assert_eq!(find_in_client(&changed), None);
+        }
+    }
+
+    #[test]
+    fn the_digest_stays_in_its_half_whatever_the_offset_bytes_are() {
+        for byte in 0..=255 {
+            let block = [byte; BLOCK_LEN];
+            let first = Scheme::DigestFirst.digest_at(&block);
+            let second = Scheme::KeyFirst.digest_at(&block);
+            assert!((12..=772 - DIGEST_LEN).contains(&first));
+            assert!((776..=BLOCK_LEN - DIGEST_LEN).contains(&second));
+        }
+    }
+
+    #[test]
+    fn answers_are_signed_with_the_digest_they_answer() {
+        let digest = [7; DIGEST_LEN];
+        let s2 = server_answer(&digest, &mut Noise(1));
+        assert_eq!(
+            s2[SIGNED_LEN..],
+            sign(&s2[..SIGNED_LEN], SERVER_KEY, &digest)
+        );
+        let c2 = client_answer(&digest, &mut Noise(1));
+        assert_eq!(
+            c2[SIGNED_LEN..],
+            sign(&c2[..SIGNED_LEN], CLIENT_KEY, &digest)
+        );
+        assert_ne!(s2[SIGNED_LEN..], c2[SIGNED_LEN..]);
+    }
+}

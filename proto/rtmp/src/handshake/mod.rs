@@ -186,3 +186,111 @@ impl Noise {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets both sides talk until nothing moves, `cut` bytes at a time.
+    fn talk(client: &mut Handshake, first: BytesMut, server: &mut Handshake, cut: usize) {
+        let (mut up, mut down) = (first, BytesMut::new());
+        let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
+        let (mut server_done, mut client_done) = (false, false);
+        while !(up.is_empty() && down.is_empty()) {
+            to_server.extend_from_slice(&up.split_to(cut.min(up.len())));
+            server_done = server.handle_bytes(&mut to_server, &mut down).unwrap();
+            to_client.extend_from_slice(&down.split_to(cut.min(down.len())));
+            client_done = client.handle_bytes(&mut to_client, &mut up).unwrap();
+        }
+        assert!(server_done && client_done);
+        assert!(to_server.is_empty() && to_client.is_empty());
+    }
+
+    #[test]
+    fn our_client_and_our_server_agree_in_both_schemes_however_it_is_cut() {
+        for scheme in [Scheme::DigestFirst, Scheme::KeyFirst] {
+            for cut in [1, 7, 1536, 1537, 10_000] {
+                for seed in 0..4 {
+                    let mut first = BytesMut::new();
+                    let mut client = Handshake::client(seed, scheme, &mut first);
+                    let mut server = Handshake::server(seed + 100);
+                    talk(&mut client, first, &mut server, cut);
+                    assert_eq!(client.kind(), Kind::Digest(scheme));
+                    assert_eq!(server.kind(), Kind::Digest(scheme));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plain_client_gets_the_handshake_of_the_specification() {
+        let mut c1 = [0x5a; BLOCK_LEN];
+        c1[..8].copy_from_slice(&[0, 0, 1, 2, 0, 0, 0, 0]);
+        let mut input = BytesMut::from(&[&[3][..], &c1].concat()[..]);
+        let mut server = Handshake::server(1);
+        let mut out = BytesMut::new();
+        assert_eq!(server.handle_bytes(&mut input, &mut out), Ok(false));
+        assert_eq!(out.len(), 1 + 2 * BLOCK_LEN);
+        assert_eq!(out[0], 3);
+        assert_eq!(out[5..9], [0; 4], "the zero word of S1");
+        assert_eq!(out[1 + BLOCK_LEN..], c1, "S2 echoes C1");
+        // A C2 that echoes nothing, and a first chunk right behind it.
+        input.extend_from_slice(&[7; BLOCK_LEN]);
+        input.extend_from_slice(&[0x03, 1]);
+        assert_eq!(server.handle_bytes(&mut input, &mut out), Ok(true));
+        assert_eq!(input[..], [0x03, 1]);
+        assert_eq!(server.kind(), Kind::Plain);
+    }
+
+    #[test]
+    fn our_client_is_content_with_a_plain_server() {
+        let mut out = BytesMut::new();
+        let mut client = Handshake::client(1, Scheme::DigestFirst, &mut out);
+        out.clear();
+        let s1 = [9; BLOCK_LEN];
+        let mut input = BytesMut::from(&[&[3][..], &s1].concat()[..]);
+        assert_eq!(client.handle_bytes(&mut input, &mut out), Ok(false));
+        assert_eq!(out[..], s1, "C2 echoes S1 and does not wait for S2");
+        input.extend_from_slice(&[1; BLOCK_LEN]);
+        assert_eq!(client.handle_bytes(&mut input, &mut out), Ok(true));
+        assert_eq!(client.kind(), Kind::Plain);
+    }
+
+    #[test]
+    fn other_versions_are_told_apart() {
+        for (version, expected) in [
+            (6, Error::Encrypted { version: 6 }),
+            (8, Error::Encrypted { version: 8 }),
+            (b'G', Error::Version { version: b'G' }),
+            (0, Error::Version { version: 0 }),
+        ] {
+            let (mut input, mut out) = (BytesMut::from(&[version][..]), BytesMut::new());
+            let mut server = Handshake::server(1);
+            assert_eq!(server.handle_bytes(&mut input, &mut out), Err(expected));
+            assert!(out.is_empty());
+            let mut client = Handshake::client(1, Scheme::DigestFirst, &mut out);
+            assert_eq!(
+                client.handle_bytes(&mut input, &mut BytesMut::new()),
+                Err(expected)
+            );
+        }
+        assert!(
+            Error::Encrypted { version: 8 }
+                .to_string()
+                .contains("RTMPE")
+        );
+        assert!(
+            Error::Version { version: b'G' }
+                .to_string()
+                .contains("not RTMP")
+        );
+    }
+
+    #[test]
+    fn greetings_differ_with_the_seed() {
+        let (mut one, mut two) = (BytesMut::new(), BytesMut::new());
+        let _ = Handshake::client(1, Scheme::DigestFirst, &mut one);
+        let _ = Handshake::client(2, Scheme::DigestFirst, &mut two);
+        assert_ne!(one, two);
+    }
+}
