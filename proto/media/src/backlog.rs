@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use model::{Class, Epoch, Frame, Kind, MediaTime, Position, Sequenced, Slot};
+use model::{Class, Epoch, Frame, Kind, MediaTime, Position, Sequenced};
 
 use crate::config::Configs;
 use crate::cursor::{Cursor, JoinAt, Lag, Pinned, Seek, State};
+use crate::keys::Video;
 use crate::limits::{FRAME_COST, Limits};
 
 /// The recent past of one stream. See the [crate's documentation](crate).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backlog {
     limits: Limits,
     /// The greatest epoch seen.
@@ -26,6 +27,8 @@ pub struct Backlog {
     configs: Configs,
     /// Supplied by `prime` since the last frame.
     primed: Vec<Frame>,
+    /// The frame it was supplied for.
+    primed_for: Option<Position>,
     /// In force before the run's first frame.
     base: Arc<[Frame]>,
     /// Counts the runs: the contiguous sequences of frames. 0 before the first.
@@ -37,33 +40,12 @@ pub struct Backlog {
     video: Video,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     item: Sequenced,
     /// Payload bytes pushed before it.
     before: u64,
     cost: usize,
-}
-
-/// What is known of the run's video.
-#[derive(Debug, Default)]
-struct Video {
-    /// When any was seen last.
-    last: Option<MediaTime>,
-    /// The track whose key frames are join points: the least slot that has any, which by
-    /// convention is the default track.
-    track: Option<Slot>,
-    /// The key frames of that track in the ring, oldest first.
-    keys: VecDeque<Key>,
-}
-
-#[derive(Debug)]
-struct Key {
-    seq: u64,
-    time: MediaTime,
-    /// In force at this frame. A configuration that came later must not be given to a
-    /// reader that joins here: it would decode this group of pictures with it.
-    configs: Arc<[Frame]>,
 }
 
 /// What became of a frame that was pushed.
@@ -135,6 +117,7 @@ impl Backlog {
             pushed: 0,
             configs: Configs::new(),
             primed: Vec::new(),
+            primed_for: None,
             base: Arc::from([]),
             run: 0,
             run_first: 0,
@@ -143,12 +126,27 @@ impl Backlog {
         }
     }
 
-    /// Supplies a configuration that is in force before the next frame pushed, as the other
-    /// end of a link sends them before a join.
+    /// Supplies a configuration that is in force before the frame `at`, as the other end of
+    /// a link sends them before a join ([`Read::InForce`]).
     ///
-    /// It matters only if that frame begins a run; if it continues one, the backlog knows
-    /// better. Frames that are no configuration are ignored.
+    /// It matters only if that frame is the next one pushed and begins a run; if it
+    /// continues one, the backlog knows better. A join that was broken off leaves nothing
+    /// behind: what was supplied for another frame is dropped.
+    pub fn prime_at(&mut self, at: Position, frame: Frame) {
+        self.prime_for(Some(at), frame);
+    }
+
+    /// As [`Self::prime_at`], for whichever frame is pushed next. The caller vouches that
+    /// everything supplied belongs to one join.
     pub fn prime(&mut self, frame: Frame) {
+        self.prime_for(None, frame);
+    }
+
+    fn prime_for(&mut self, at: Option<Position>, frame: Frame) {
+        if self.primed_for != at {
+            self.primed.clear();
+            self.primed_for = at;
+        }
         if frame.class == Class::Config && self.primed.len() < self.limits.configs {
             self.primed.push(frame);
         }
@@ -290,7 +288,7 @@ impl Backlog {
     /// The newest key frame a reader can join at.
     #[must_use]
     pub fn join_point(&self) -> Option<Position> {
-        self.video.keys.back().map(|key| Position {
+        self.video.join_point().map(|key| Position {
             epoch: self.epoch,
             seq: key.seq,
         })
@@ -408,8 +406,10 @@ impl Backlog {
         if join_at == JoinAt::Head {
             return head_next;
         }
-        match self.video.keys.back() {
-            Some(key) if key.seq >= floor => Found::Join(Pinned::Key, at(key.seq)),
+        match self.video.join_point() {
+            Some(key) if key.seq > floor || (key.seq == floor && exact.is_none()) => {
+                Found::Join(Pinned::Key, at(key.seq))
+            }
             Some(_) => exact.map_or(Found::Nothing, Found::Exact),
             None if self.video_is_live() => exact.map_or(Found::Nothing, Found::Exact),
             None if present && tail.seq == self.run_first && floor <= tail.seq => {
@@ -427,11 +427,7 @@ impl Backlog {
                 (run == self.run).then_some((&*self.base, entry.item.frame.time))
             }
             Pinned::Key => {
-                if at.epoch != self.epoch {
-                    return None;
-                }
-                let index = self.video.keys.partition_point(|key| key.seq < at.seq);
-                let key = self.video.keys.get(index).filter(|key| key.seq == at.seq)?;
+                let key = self.video.key(self.entry(at)?.item.frame.slot, at.seq)?;
                 Some((&*key.configs, key.time))
             }
             Pinned::Head(version) => {
@@ -470,6 +466,9 @@ impl Backlog {
             self.ended = Some(head);
         }
         self.forget_frames();
+        if self.primed_for.is_some_and(|primed_for| primed_for != at) {
+            self.primed.clear();
+        }
         for frame in std::mem::take(&mut self.primed) {
             self.configs.note(&frame, &self.limits);
             if frame.kind == Kind::Video {
@@ -519,7 +518,7 @@ impl Backlog {
                 return;
             };
             self.bytes -= old.cost;
-            self.video.forget(old.item.at.seq);
+            self.video.forget(&old.item);
         }
     }
 
@@ -541,8 +540,7 @@ impl Backlog {
             .saturating_sub(front.item.frame.time.0);
         let needed = self
             .video
-            .keys
-            .back()
+            .join_point()
             .is_some_and(|key| key.seq <= front.item.at.seq);
         age > self.limits.time_ms && !needed
     }
@@ -551,42 +549,6 @@ impl Backlog {
 impl Default for Backlog {
     fn default() -> Self {
         Self::new(Limits::DEFAULT)
-    }
-}
-
-impl Video {
-    fn note(&mut self, item: &Sequenced, configs: &Arc<[Frame]>) {
-        let frame = &item.frame;
-        match frame.class {
-            Class::Clear => return,
-            Class::Config | Class::Delta | Class::Audio | Class::Data => {}
-            Class::Key => {
-                if self.track.is_none_or(|track| frame.slot < track) {
-                    self.track = Some(frame.slot);
-                    self.keys.clear();
-                }
-                if self.track == Some(frame.slot) {
-                    let configs = Arc::clone(configs);
-                    self.keys.push_back(Key {
-                        seq: item.at.seq,
-                        time: frame.time,
-                        configs,
-                    });
-                }
-            }
-        }
-        self.last = Some(frame.time);
-    }
-
-    /// The frame `seq` leaves the ring.
-    fn forget(&mut self, seq: u64) {
-        while self.keys.front().is_some_and(|key| key.seq <= seq) {
-            self.keys.pop_front();
-            if self.keys.is_empty() {
-                // If this track has ended, another one must be able to take its place.
-                self.track = None;
-            }
-        }
     }
 }
 

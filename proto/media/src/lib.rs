@@ -3,6 +3,7 @@
 mod backlog;
 mod config;
 mod cursor;
+mod keys;
 pub mod limits;
 mod rebase;
 mod view;

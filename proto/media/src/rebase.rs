@@ -17,6 +17,7 @@ pub const STEP_MS: u64 = 1;
 /// must keep their distance.
 ///
 /// ```
+/// # use selvage_media as media;
 /// use media::Rebase;
 /// use model::{Epoch, MediaTime};
 ///

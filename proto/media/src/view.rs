@@ -28,10 +28,11 @@ impl View {
         loop {
             match backlog.read(&mut self.cursor) {
                 Read::Frame(item) if !self.selection.admits(item) => {}
-                read @ (Read::Frame(_)
-                | Read::InForce { .. }
-                | Read::Skipped { .. }
-                | Read::Pending) => return read,
+                read @ (Read::Frame(_) | Read::Pending) => return read,
+                read @ (Read::InForce { .. } | Read::Skipped { .. }) => {
+                    self.selection.restart();
+                    return read;
+                }
             }
         }
     }
@@ -111,10 +112,15 @@ impl Selection {
         self.video = wanted;
     }
 
+    /// The player begins anew: pictures wait for a key frame.
+    pub const fn restart(&mut self) {
+        self.open = [0; 4];
+    }
+
     /// Whether the player is given this frame. Must be asked for every frame, in order.
     pub fn admits(&mut self, item: &Sequenced) -> bool {
         if self.next != Some(item.at) {
-            self.open = [0; 4];
+            self.restart();
         }
         self.next = Some(Position {
             seq: item.at.seq + 1,
