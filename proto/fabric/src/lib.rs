@@ -68,5 +68,5 @@ pub mod v1 {
 
 pub use convert::{Arrival, Invalid};
 pub use credit::{Credit, Owed};
-pub use limits::{BATCH_BYTES, BATCH_FRAMES_MAX, LINK_CREDIT, MESSAGE_MAX};
+pub use limits::{BATCH_BYTES, BATCH_FRAMES_MAX, GRPC_MESSAGE_MAX, LINK_CREDIT};
 pub use status::LinkError;

@@ -13,12 +13,15 @@ pub const LINK_CREDIT: u64 = 4 << 20;
 /// 1.12 Gbit/s in 100 k frames a second); larger batches gain nothing and add latency.
 pub const BATCH_BYTES: usize = 64 << 10;
 
-/// The most frames of one batch.
+/// A batch of frames is closed when it holds this many frames, however small they are.
 ///
-/// A frame on the wire may be three bytes long and takes about a hundred in memory, so a
-/// count bounds what a batch becomes when it is decoded. 64 KiB of the smallest real
-/// frames (AAC at 32 kbit/s, about 90 bytes) are 730.
+/// 64 KiB of the smallest usual frames (AAC at 32 kbit/s, about 90 bytes) are 730.
 pub const BATCH_FRAMES_MAX: usize = 1024;
+
+/// A batch with more frames than this is an attack: an empty frame has two bytes on the
+/// wire and about a hundred in memory. Far above [`BATCH_FRAMES_MAX`], so that a sender that
+/// closes its batches by bytes alone is never hit.
+pub const BATCH_FRAMES_TOLERATED: usize = 64 << 10;
 
 /// The most bytes of one frame's payload: the largest message that an edge accepts from
 /// a publisher.
@@ -29,10 +32,10 @@ pub const FRAME_PAYLOAD_MAX: usize = 8 << 20;
 ///
 /// A batch is closed after the frame that fills it, so it may hold nearly [`BATCH_BYTES`]
 /// and one of the largest frames behind them, with up to 64 bytes around each.
-pub const MESSAGE_MAX: usize = FRAME_PAYLOAD_MAX + (1 << 20);
+pub const GRPC_MESSAGE_MAX: usize = FRAME_PAYLOAD_MAX + (1 << 20);
 
 const _: () = assert!(
-    FRAME_PAYLOAD_MAX + BATCH_BYTES + BATCH_FRAMES_MAX * 64 <= MESSAGE_MAX,
+    FRAME_PAYLOAD_MAX + BATCH_BYTES + BATCH_FRAMES_MAX * 64 <= GRPC_MESSAGE_MAX,
     "the fullest batch must fit into one message"
 );
 

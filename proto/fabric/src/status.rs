@@ -21,9 +21,9 @@ pub enum LinkError {
     /// The peer sent a message that is wrong in itself.
     Invalid(Invalid),
     /// The peer sent a message where it may not come; the text names both.
-    OutOfOrder(&'static str),
+    OutOfOrder(String),
     /// The peer makes us hold more than we may; the text names the limit.
-    LimitExceeded(&'static str),
+    LimitExceeded(String),
     /// This side is leaving.
     Leaving,
 }
@@ -118,13 +118,13 @@ mod tests {
                 Retry::Never,
             ),
             (
-                LinkError::OutOfOrder("the first message must be Hello"),
+                LinkError::OutOfOrder("the first message must be Hello".into()),
                 Code::FailedPrecondition,
                 "the first message must be Hello",
                 Retry::Never,
             ),
             (
-                LinkError::LimitExceeded("publications of one link"),
+                LinkError::LimitExceeded("publications of one link".into()),
                 Code::ResourceExhausted,
                 "limit exceeded: publications of one link",
                 Retry::Later,
