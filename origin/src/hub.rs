@@ -1,0 +1,388 @@
+//! The streams of this node, and the bounds on all of them together.
+//!
+//! Every operation is a short critical section. What changes who publishes or who watches
+//! holds the map and then the stream; frames and credits hold the stream alone. No lock
+//! is held across an await, and a stream may call an [`Outbox`], never the reverse.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use fabric::v1::refused::Reason;
+use fabric::v1::{self, to_edge::Body};
+use fabric::{Arrival, LinkError};
+use model::{Epoch, Position, StreamKey};
+use tokio::sync::Notify;
+
+use crate::counters::Counters;
+use crate::limits::Limits;
+use crate::outbox::{End, Outbox};
+use crate::stream::{EdgeLife, Grant, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn};
+
+/// See the [module](self).
+pub struct Hub {
+    limits: Limits,
+    grace: Duration,
+    streams: Mutex<Streams>,
+    links: Mutex<BTreeMap<LinkId, Arc<Outbox>>>,
+    next_link: AtomicU64,
+    /// What all backlogs cost.
+    bytes: AtomicUsize,
+    /// Streams that are published, or in their grace.
+    published: AtomicUsize,
+    /// `published` became less.
+    freed: Notify,
+    draining: AtomicBool,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Streams {
+    by_key: HashMap<StreamKey, Arc<Cell>>,
+    /// When graces end. An entry may be out of date; the stream knows better.
+    graces: BTreeSet<(Instant, StreamKey)>,
+}
+
+/// A stream and its lock.
+pub struct Cell {
+    key: StreamKey,
+    stream: Mutex<Stream>,
+}
+
+impl Cell {
+    /// What it is called.
+    #[must_use]
+    pub const fn key(&self) -> &StreamKey {
+        &self.key
+    }
+}
+
+/// Why a publish or a subscription is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the program.
+    pub reason: Reason,
+    /// For people.
+    pub text: &'static str,
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        let text = match reason {
+            Reason::Unspecified => "",
+            Reason::InUse => "somebody else publishes this name",
+            Reason::Superseded => "a later publish of this name is known",
+            Reason::Limit => "this origin holds as many streams as it may",
+            Reason::Invalid => "the request is wrong",
+            Reason::Draining => "this origin is leaving",
+        };
+        Self { reason, text }
+    }
+}
+
+impl Hub {
+    /// A hub without streams. A publication whose link is lost keeps its name for `grace`.
+    #[must_use]
+    pub fn new(limits: Limits, grace: Duration) -> Self {
+        Self {
+            limits,
+            grace,
+            streams: Mutex::default(),
+            links: Mutex::default(),
+            next_link: AtomicU64::new(1),
+            bytes: AtomicUsize::new(0),
+            published: AtomicUsize::new(0),
+            freed: Notify::new(),
+            draining: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The bounds.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Streams that are published, or in their grace.
+    #[must_use]
+    pub fn published(&self) -> usize {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    /// Streams that are published or watched.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        lock(&self.streams).by_key.len()
+    }
+
+    /// What all backlogs cost, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Links at present.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        lock(&self.links).len()
+    }
+
+    /// A link begins; what is to be sent on it goes to `outbox`.
+    ///
+    /// # Errors
+    /// There are as many as there may be.
+    pub fn connect(&self, outbox: Arc<Outbox>) -> Result<LinkId, LinkError> {
+        let mut links = lock(&self.links);
+        if links.len() >= self.limits.links {
+            return Err(LinkError::LimitExceeded(format!(
+                "{} links",
+                self.limits.links
+            )));
+        }
+        let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
+        links.insert(link, outbox);
+        Ok(link)
+    }
+
+    /// A link is gone. Its publications and subscriptions are told by
+    /// [`Self::link_lost`] and [`Self::unsubscribe`].
+    pub fn disconnect(&self, link: LinkId) {
+        lock(&self.links).remove(&link);
+    }
+
+    /// Asks for the right to publish: anew, or to go on with an epoch granted before.
+    /// `micros` is the wall clock in microseconds since 1970.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn publish(
+        &self,
+        by: OnLink,
+        life: EdgeLife,
+        key: StreamKey,
+        resume: Option<Epoch>,
+        micros: u64,
+    ) -> Result<(Arc<Cell>, Grant), Refusal> {
+        let mut streams = lock(&self.streams);
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Reason::Draining.into());
+        }
+        let cell = self.cell(&mut streams, key)?;
+        let answer = self.with(&cell, |stream| match resume {
+            None => stream.publish(by, life, micros),
+            Some(epoch) => stream.resume(by, life, epoch),
+        });
+        drop(streams);
+        let grant = answer?;
+        if let Some(loser) = grant.superseded
+            && let Some(outbox) = lock(&self.links).get(&loser.link)
+        {
+            outbox.push(Body::Ended(v1::Ended {
+                id: loser.id,
+                reason: Reason::Superseded.into(),
+            }));
+        }
+        Ok((cell, grant))
+    }
+
+    /// A publication is over. Returns whether it held its name.
+    pub fn unpublish(&self, cell: &Arc<Cell>, by: OnLink, moved: bool) -> bool {
+        let mut streams = lock(&self.streams);
+        let held = self.with(cell, |stream| stream.unpublish(by, moved));
+        self.drop_if_idle(&mut streams, cell);
+        held
+    }
+
+    /// The link of a publication is lost. Returns when its grace ends: [`Self::expire`] is
+    /// to be called then.
+    pub fn link_lost(&self, cell: &Arc<Cell>, by: OnLink, now: Instant) -> Option<Instant> {
+        let mut streams = lock(&self.streams);
+        let until = self.with(cell, |stream| stream.link_lost(by, now, self.grace))?;
+        streams.graces.insert((until, cell.key.clone()));
+        Some(until)
+    }
+
+    /// Frees the names whose grace is over.
+    pub fn expire(&self, now: Instant) {
+        let mut streams = lock(&self.streams);
+        while let Some((until, _)) = streams.graces.first()
+            && *until <= now
+            && let Some((_, key)) = streams.graces.pop_first()
+        {
+            if let Some(cell) = streams.by_key.get(&key).cloned() {
+                if self.with(&cell, |stream| stream.handle_timeout(now)) {
+                    tracing::info!(stream = %key, "publisher did not come back");
+                }
+                self.drop_if_idle(&mut streams, &cell);
+            }
+        }
+    }
+
+    /// Takes frames of a publication.
+    ///
+    /// # Errors
+    /// It does not hold its name, or no longer.
+    pub fn append(
+        &self,
+        cell: &Cell,
+        by: OnLink,
+        frames: impl IntoIterator<Item = Arrival>,
+        ingest_micros: u64,
+    ) -> Result<Taken, NotHolder> {
+        let shed = self.bytes() > self.limits.backlog_total;
+        self.with(cell, |stream| {
+            if shed && stream.bytes() > self.limits.backlog_total / self.published().max(1) {
+                stream.shed();
+                self.counters.backlogs_shed.add(1);
+            }
+            stream.append(by, frames, ingest_micros)
+        })
+    }
+
+    /// Whether a publication still holds its name.
+    #[must_use]
+    pub fn is_held_by(&self, cell: &Cell, by: OnLink) -> bool {
+        lock(&cell.stream).is_held_by(by)
+    }
+
+    /// Watches a stream, be it published or not. `resume` is the first frame that is
+    /// lacking, if the subscriber has seen the stream before.
+    ///
+    /// # Errors
+    /// There are as many streams as there may be.
+    pub fn subscribe(
+        &self,
+        by: OnLink,
+        key: StreamKey,
+        resume: Option<Position>,
+        credit: u64,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Arc<Cell>, Refusal> {
+        let mut streams = lock(&self.streams);
+        let cell = self.cell(&mut streams, key)?;
+        // First the way back, then what may ring at once.
+        outbox.register(by.id, Arc::clone(&cell));
+        let wake = Arc::clone(outbox);
+        self.with(&cell, |stream| stream.subscribe(by, resume, credit, wake));
+        Ok(cell)
+    }
+
+    /// No longer watches a stream.
+    pub fn unsubscribe(&self, cell: &Arc<Cell>, by: OnLink, outbox: &Outbox) {
+        outbox.unregister(by.id);
+        let mut streams = lock(&self.streams);
+        self.with(cell, |stream| stream.unsubscribe(by));
+        self.drop_if_idle(&mut streams, cell);
+    }
+
+    /// A subscription gave back credit.
+    pub fn give(&self, cell: &Cell, by: OnLink, bytes: u64) {
+        self.with(cell, |stream| stream.give(by, bytes));
+    }
+
+    /// Reads for a subscription, see [`Stream::read`].
+    pub fn read(&self, cell: &Cell, by: OnLink, quantum: usize, sink: &mut impl Sink) -> Turn {
+        self.with(cell, |stream| stream.read(by, quantum, sink))
+    }
+
+    /// Grants nothing from now on, and tells every link so.
+    pub fn drain(&self) {
+        {
+            // Under the lock of the map, so that no grant is on its way behind this.
+            let _streams = lock(&self.streams);
+            self.draining.store(true, Ordering::Relaxed);
+        }
+        for outbox in lock(&self.links).values() {
+            outbox.push(Body::Draining(v1::Draining {}));
+        }
+    }
+
+    /// Whether [`Self::drain`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when nothing is published.
+    pub async fn until_unpublished(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            // It counts from here, not from the first poll.
+            freed.as_mut().enable();
+            if self.published() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Ends every link.
+    pub fn close_links(&self) {
+        for outbox in lock(&self.links).values() {
+            outbox.end(End::Error(LinkError::Leaving));
+        }
+    }
+
+    fn cell(&self, streams: &mut Streams, key: StreamKey) -> Result<Arc<Cell>, Refusal> {
+        if let Some(cell) = streams.by_key.get(&key) {
+            return Ok(Arc::clone(cell));
+        }
+        if streams.by_key.len() >= self.limits.streams {
+            return Err(Reason::Limit.into());
+        }
+        let stream = Mutex::new(Stream::new(self.limits.backlog()));
+        let cell = Arc::new(Cell {
+            key: key.clone(),
+            stream,
+        });
+        streams.by_key.insert(key, Arc::clone(&cell));
+        Ok(cell)
+    }
+
+    fn drop_if_idle(&self, streams: &mut Streams, cell: &Arc<Cell>) {
+        let current = streams
+            .by_key
+            .get(&cell.key)
+            .is_some_and(|now| Arc::ptr_eq(now, cell));
+        if current && lock(&cell.stream).is_idle() {
+            streams.by_key.remove(&cell.key);
+        }
+    }
+
+    /// Changes a stream and keeps the sums.
+    fn with<R>(&self, cell: &Cell, change: impl FnOnce(&mut Stream) -> R) -> R {
+        let mut stream = lock(&cell.stream);
+        let (bytes, held) = (stream.bytes(), stream.is_held());
+        let answer = change(&mut stream);
+        match stream.bytes() {
+            now if now > bytes => self.bytes.fetch_add(now - bytes, Ordering::Relaxed),
+            now => self.bytes.fetch_sub(bytes - now, Ordering::Relaxed),
+        };
+        match (held, stream.is_held()) {
+            (false, true) => {
+                self.published.fetch_add(1, Ordering::Relaxed);
+            }
+            (true, false) => {
+                self.published.fetch_sub(1, Ordering::Relaxed);
+                self.freed.notify_waiters();
+            }
+            (false, false) | (true, true) => {}
+        }
+        answer
+    }
+}
+
+/// A panic in another critical section ended one connection; what it guarded is judged by
+/// its own rules, so the others go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

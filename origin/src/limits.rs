@@ -1,0 +1,97 @@
+//! What a peer can make an origin hold, each bound with its reason.
+//!
+//! Those in [`Limits`] are settings; their defaults suit a node with 4 GiB of memory and
+//! two cores. The others are what the code relies upon.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The bounds an operator may set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Links at once. An edge needs one, a few when it is very busy; the rest is room for
+    /// links that are dead and not yet known to be.
+    pub links: usize,
+    /// Streams that are published or watched on this node. A stream that is only waited
+    /// for costs some hundred bytes; this many published ones at 100 kbit/s are the 1 Gbit/s
+    /// that one node carries.
+    pub streams: usize,
+    /// Publications of one link. As many as streams: one edge may hold all publishers.
+    pub publications_per_link: usize,
+    /// Subscriptions of one link. As many as streams: one edge may watch everything.
+    pub subscriptions_per_link: usize,
+    /// Control messages waiting to be sent on one link. An edge that asks faster than it
+    /// reads the answers is cut off; honest bursts (every stream re-attached after a
+    /// failure) stay below.
+    pub control_per_link: usize,
+    /// What is kept of one stream: 16 MiB hold 13 s at 10 Mbit/s, so a group of pictures of
+    /// up to 10 s.
+    #[serde(with = "node::config::bytes")]
+    pub backlog_bytes: usize,
+    /// How far back frames are kept in front of the newest key frame.
+    #[serde(with = "node::config::duration")]
+    pub backlog_time: Duration,
+    /// What is kept of all streams together. When it is reached, the streams that hold more
+    /// than their share forget their past: those who lag or join there wait for the
+    /// next key frame.
+    #[serde(with = "node::config::bytes")]
+    pub backlog_total: usize,
+    /// Payload that may be under way to this node for one publication.
+    #[serde(with = "node::config::bytes")]
+    pub publication_credit: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            links: 256,
+            streams: 10_000,
+            publications_per_link: 10_000,
+            subscriptions_per_link: 10_000,
+            control_per_link: 32_768,
+            backlog_bytes: media::Limits::DEFAULT.bytes,
+            backlog_time: Duration::from_millis(media::Limits::DEFAULT.time_ms),
+            backlog_total: 2 << 30,
+            publication_credit: fabric::LINK_CREDIT,
+        }
+    }
+}
+
+impl Limits {
+    /// The bounds of one backlog.
+    #[must_use]
+    pub fn backlog(&self) -> media::Limits {
+        media::Limits {
+            bytes: self.backlog_bytes,
+            time_ms: u64::try_from(self.backlog_time.as_millis()).unwrap_or(u64::MAX),
+            ..media::Limits::DEFAULT
+        }
+    }
+}
+
+/// Publishes of one stream that are kept while somebody has not read them to their end. A
+/// publisher that comes and goes faster than its watchers read costs them the oldest.
+pub const INCARNATIONS_MAX: usize = 4;
+
+/// Batches whose time of receipt is remembered for each publish. At 30 batches a second
+/// this is as long as the backlog's 8 s; readers who lag further measure no latency.
+pub const INGEST_TIMES_MAX: usize = 256;
+
+/// Payloads below this many bytes are copied out of the buffer of their batch. Copying 2 KiB
+/// costs some 100 ns, while a slice of that size may keep 64 KiB alive.
+pub const COPY_BELOW: usize = 2 << 10;
+
+/// What a frame counts beside its payload where work is shared out: about its size on the
+/// wire without payload. Without it, a reader of empty frames would never have its turn.
+pub const FRAME_OVERHEAD: usize = 64;
+
+/// What one subscription may read before the next has its turn. A quarter of a batch: four
+/// busy streams share every batch, and a lock is taken once for some tens of frames.
+pub const QUANTUM: usize = fabric::BATCH_BYTES / 4;
+
+/// An edge that does not greet within this is no edge.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(QUANTUM > 0 && QUANTUM <= fabric::BATCH_BYTES);

@@ -1,0 +1,3 @@
+//! What edges call.
+
+pub mod media;

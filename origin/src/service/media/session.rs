@@ -1,0 +1,368 @@
+//! What an edge says on its link, and what follows from it.
+//!
+//! It is synchronous: a message in, calls to the hub, answers into the outbox. Reading
+//! therefore never waits for writing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use fabric::limits::BATCH_FRAMES_TOLERATED;
+use fabric::v1::refused::Reason;
+use fabric::v1::source::State;
+use fabric::v1::{self, ToOrigin, to_edge, to_origin};
+use fabric::{Invalid, LinkError, Owed, convert};
+use model::{EdgeId, Epoch, OriginId, Position};
+use tracing::Span;
+use tracing::field::{Empty, display};
+
+use crate::hub::{Cell, Hub, Refusal};
+use crate::outbox::Outbox;
+use crate::stream::{EdgeLife, LinkId, OnLink};
+
+/// One link's reading half.
+pub(super) struct Session {
+    id: OriginId,
+    hub: Arc<Hub>,
+    link: LinkId,
+    outbox: Arc<Outbox>,
+    /// Who it is; None before its Hello.
+    life: Option<EdgeLife>,
+    publications: HashMap<u32, Publication>,
+    subscriptions: HashMap<u32, Subscription>,
+}
+
+struct Publication {
+    cell: Arc<Cell>,
+    owed: Owed,
+    /// Ends with the publication.
+    _span: Span,
+}
+
+struct Subscription {
+    cell: Arc<Cell>,
+    /// Ends with the subscription.
+    _span: Span,
+}
+
+impl Session {
+    pub(super) fn new(id: OriginId, hub: Arc<Hub>, link: LinkId, outbox: Arc<Outbox>) -> Self {
+        Self {
+            id,
+            hub,
+            link,
+            outbox,
+            life: None,
+            publications: HashMap::new(),
+            subscriptions: HashMap::new(),
+        }
+    }
+
+    pub(super) const fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Takes one message. `micros` is the wall clock in microseconds since 1970.
+    ///
+    /// # Errors
+    /// What the edge did wrong. The link cannot go on.
+    pub(super) fn handle(&mut self, message: ToOrigin, micros: u64) -> Result<(), LinkError> {
+        use to_origin::Body;
+        let body = message.body.ok_or(Invalid::Missing {
+            field: "ToOrigin.body",
+        })?;
+        let Some(life) = self.life.clone() else {
+            let Body::Hello(hello) = body else {
+                return Err(LinkError::OutOfOrder(
+                    "the first message must be Hello".into(),
+                ));
+            };
+            return self.hello(&hello);
+        };
+        match body {
+            Body::Hello(_) => Err(LinkError::OutOfOrder("a second Hello".into())),
+            Body::Publish(publish) => self.publish(publish, life, micros),
+            Body::Frames(batch) => self.frames(batch),
+            Body::Unpublish(unpublish) => {
+                self.unpublish(&unpublish);
+                Ok(())
+            }
+            Body::Subscribe(subscribe) => self.subscribe(subscribe),
+            Body::Unsubscribe(v1::Unsubscribe { id }) => {
+                if let Some(subscription) = self.subscriptions.remove(&id) {
+                    self.hub
+                        .unsubscribe(&subscription.cell, self.on_link(id), &self.outbox);
+                }
+                Ok(())
+            }
+            Body::Credit(v1::Credit { id, bytes }) => {
+                // What is unknown was unsubscribed while the credit was under way.
+                if let Some(subscription) = self.subscriptions.get(&id) {
+                    self.hub.give(&subscription.cell, self.on_link(id), bytes);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The link is gone: subscriptions end, publications wait for a new link. Returns when
+    /// that wait is over, if anything waits.
+    pub(super) fn close(mut self, now: Instant) -> Option<Instant> {
+        let mut until = None;
+        for (id, publication) in std::mem::take(&mut self.publications) {
+            let by = self.on_link(id);
+            until = until.max(self.hub.link_lost(&publication.cell, by, now));
+        }
+        for (id, subscription) in std::mem::take(&mut self.subscriptions) {
+            self.hub
+                .unsubscribe(&subscription.cell, self.on_link(id), &self.outbox);
+        }
+        self.hub.disconnect(self.link);
+        until
+    }
+
+    fn hello(&mut self, hello: &v1::Hello) -> Result<(), LinkError> {
+        let edge = EdgeId::new(&hello.edge).map_err(|error| Invalid::Name {
+            field: "Hello.edge",
+            error,
+        })?;
+        Span::current().record("edge", edge.as_str());
+        tracing::info!(%edge, incarnation = hello.incarnation, "link to edge is up");
+        self.life = Some(EdgeLife {
+            edge,
+            incarnation: hello.incarnation,
+        });
+        self.answer(to_edge::Body::Welcome(v1::Welcome {
+            origin: self.id.to_string(),
+        }));
+        if self.hub.is_draining() {
+            self.answer(to_edge::Body::Draining(v1::Draining {}));
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        publish: v1::Publish,
+        life: EdgeLife,
+        micros: u64,
+    ) -> Result<(), LinkError> {
+        let id = publish.id;
+        if self.publications.contains_key(&id) {
+            return Err(LinkError::OutOfOrder(format!("Publish.id {id} is in use")));
+        }
+        let key = match convert::key(publish.key, "Publish.key") {
+            Ok(key) => key,
+            Err(invalid) => {
+                self.refuse(id, Reason::Invalid, invalid.to_string());
+                return Ok(());
+            }
+        };
+        let most = self.hub.limits().publications_per_link;
+        if self.publications.len() >= most {
+            // Those that another took over are still counted here.
+            let (hub, link) = (&self.hub, self.link);
+            self.publications
+                .retain(|&id, p| hub.is_held_by(&p.cell, OnLink { link, id }));
+        }
+        if self.publications.len() >= most {
+            self.refuse(
+                id,
+                Reason::Limit,
+                format!("{most} publications on one link"),
+            );
+            return Ok(());
+        }
+        let resume = publish.resume.map(|resume| Epoch(resume.epoch));
+        let span = node::telemetry::span_with_parent(
+            tracing::info_span!("publish", stream = %key, edge = %life.edge, epoch = Empty),
+            convert::traceparent(&publish.traceparent).unwrap_or_default(),
+        );
+        match self
+            .hub
+            .publish(self.on_link(id), life, key, resume, micros)
+        {
+            Ok((cell, grant)) => {
+                span.record("epoch", display(grant.epoch));
+                span.in_scope(|| tracing::info!(next = grant.next, "granted"));
+                let credit = self.hub.limits().publication_credit;
+                let publication = Publication {
+                    cell,
+                    owed: Owed::new(credit),
+                    _span: span,
+                };
+                self.publications.insert(id, publication);
+                self.answer(to_edge::Body::Granted(v1::Granted {
+                    id,
+                    epoch: grant.epoch.0,
+                    next: grant.next,
+                    credit,
+                }));
+            }
+            Err(Refusal { reason, text }) => {
+                span.in_scope(|| tracing::info!(reason = reason.as_str_name(), "refused"));
+                self.refuse(id, reason, text.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn unpublish(&mut self, unpublish: &v1::Unpublish) {
+        // What is unknown was ended by this side while the message was under way.
+        if let Some(publication) = self.publications.remove(&unpublish.id) {
+            self.hub.unpublish(
+                &publication.cell,
+                self.on_link(unpublish.id),
+                unpublish.moved,
+            );
+        }
+    }
+
+    fn frames(&mut self, batch: v1::Frames) -> Result<(), LinkError> {
+        let v1::Frames {
+            mut frames,
+            ingest_micros,
+        } = batch;
+        if frames.len() > BATCH_FRAMES_TOLERATED {
+            return Err(LinkError::LimitExceeded(format!(
+                "{} frames in one batch, at most {BATCH_FRAMES_TOLERATED} are allowed",
+                frames.len()
+            )));
+        }
+        // A stream is locked, and its readers are woken, once for each batch. The sort is
+        // stable, so the order within a publication is kept.
+        if !frames.is_sorted_by_key(|frame| frame.id) {
+            frames.sort_by_key(|frame| frame.id);
+        }
+        let mut frames = frames.into_iter().peekable();
+        while let Some(first) = frames.next() {
+            let id = first.id;
+            let mut run = vec![first];
+            while let Some(frame) = frames.next_if(|frame| frame.id == id) {
+                run.push(frame);
+            }
+            self.frames_of(id, run, ingest_micros)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the frames that a batch brought for one publication.
+    fn frames_of(
+        &mut self,
+        id: u32,
+        frames: Vec<v1::Frame>,
+        ingest_micros: u64,
+    ) -> Result<(), LinkError> {
+        let counters = self.hub.counters();
+        let (count, bytes) = (frames.len() as u64, convert::payload_bytes(&frames));
+        counters.bytes_in.add(bytes as u64);
+        let by = self.on_link(id);
+        let Some(publication) = self.publications.get_mut(&id) else {
+            // They were under way when the publication ended.
+            counters.frames_ignored.add(count);
+            return Ok(());
+        };
+        if publication.owed.receive(bytes).is_err() {
+            return Err(LinkError::LimitExceeded(format!(
+                "the credit of publication {id}"
+            )));
+        }
+        let frames = frames
+            .into_iter()
+            .map(convert::arrival)
+            .collect::<Result<Vec<_>, _>>()?;
+        match self
+            .hub
+            .append(&publication.cell, by, frames, ingest_micros)
+        {
+            Ok(taken) => {
+                counters.frames_in.add(taken.frames);
+                counters.frames_ignored.add(taken.duplicates);
+                if let Some(bytes) = publication.owed.take_due() {
+                    self.answer(to_edge::Body::Credit(v1::Credit { id, bytes }));
+                }
+            }
+            Err(_) => {
+                // Another took its place, and the edge is told so where it matters.
+                counters.frames_ignored.add(count);
+                self.publications.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, subscribe: v1::Subscribe) -> Result<(), LinkError> {
+        let id = subscribe.id;
+        if self.subscriptions.contains_key(&id) {
+            return Err(LinkError::OutOfOrder(format!(
+                "Subscribe.id {id} is in use"
+            )));
+        }
+        let key = match convert::key(subscribe.key, "Subscribe.key") {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::warn!(%error, "subscription refused");
+                self.refuse_subscription(id);
+                return Ok(());
+            }
+        };
+        let span = node::telemetry::span_with_parent(
+            tracing::info_span!("subscribe", stream = %key),
+            convert::traceparent(&subscribe.traceparent).unwrap_or_default(),
+        );
+        let most = self.hub.limits().subscriptions_per_link;
+        if self.subscriptions.len() >= most {
+            span.in_scope(|| tracing::warn!(most, "refused: too many subscriptions of one link"));
+            self.refuse_subscription(id);
+            return Ok(());
+        }
+        let resume = subscribe.resume.map(|resume| Position {
+            epoch: Epoch(resume.epoch),
+            seq: resume.next,
+        });
+        let by = self.on_link(id);
+        match self
+            .hub
+            .subscribe(by, key, resume, subscribe.credit, &self.outbox)
+        {
+            Ok(cell) => {
+                span.in_scope(|| tracing::debug!("subscribed"));
+                self.subscriptions
+                    .insert(id, Subscription { cell, _span: span });
+            }
+            Err(Refusal { text, .. }) => {
+                span.in_scope(|| tracing::warn!(text, "refused"));
+                self.refuse_subscription(id);
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, id: u32, reason: Reason, text: String) {
+        self.answer(to_edge::Body::Refused(v1::Refused {
+            id,
+            reason: reason.into(),
+            text,
+        }));
+    }
+
+    fn refuse_subscription(&self, id: u32) {
+        let state = State::Refused.into();
+        self.answer(to_edge::Body::Source(v1::Source {
+            id,
+            state,
+            epoch: 0,
+        }));
+    }
+
+    fn answer(&self, body: to_edge::Body) {
+        self.outbox.push(body);
+    }
+
+    const fn on_link(&self, id: u32) -> OnLink {
+        OnLink {
+            link: self.link,
+            id,
+        }
+    }
+}
