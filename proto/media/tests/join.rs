@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use model::{Class, Frame, Kind, Position, Sequenced, Slot};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{RngAlgorithm, RngSeed};
 use publisher::{Publisher, Set, apply};
 use selvage_media::{Backlog, Cursor, Limits, Read, Selection, View};
 
@@ -155,14 +155,14 @@ impl Judge {
                     "{at:?} lies behind"
                 );
                 if self.joining != Some(at) {
-                    self.set.clear();
+                    self.set = Set::default();
                     self.joining = Some(at);
                 }
                 apply(&mut self.set, frame);
             }
             Read::Frame(item) => {
                 if self.joining.or(self.next) != Some(item.at) {
-                    self.set.clear();
+                    self.set = Set::default();
                 }
                 self.joining = None;
                 if let (Some(next), true) = (self.next, self.next != Some(item.at)) {
@@ -178,7 +178,7 @@ impl Judge {
                     seq: item.at.seq + 1,
                     ..item.at
                 });
-                self.seen.push((self.set.clone(), item.clone()));
+                self.seen.push((self.set, item.clone()));
                 apply(&mut self.set, &item.frame);
             }
             Read::Pending => {}
@@ -213,7 +213,7 @@ impl Decoder {
             Read::InForce { frame, .. } => {
                 if !self.joining {
                     self.joining = true;
-                    self.set.clear();
+                    self.set = Set::default();
                     self.pictures.clear();
                 }
                 apply(&mut self.set, frame);
@@ -259,10 +259,10 @@ impl Decoder {
     }
 
     fn check(&self, kind: Kind, needs: &Set, frame: &Frame) {
-        for (key, id) in needs.iter().filter(|((k, _), _)| *k == kind) {
-            assert_eq!(
-                self.set.get(key),
-                Some(id),
+        for (needed, present) in needs[kind as usize].iter().zip(&self.set[kind as usize]) {
+            // What was cleared may linger: a player is told nothing of it.
+            assert!(
+                *needed == 0 || needed == present,
                 "{frame:?} needs another configuration"
             );
         }
@@ -404,7 +404,8 @@ fn resume(to: &Backlog) -> (Cursor, Judge) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 3_000,
+        cases: 2_000,
+        rng_algorithm: RngAlgorithm::XorShift,
         rng_seed: RngSeed::Fixed(7),
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use model::{Class, Epoch, FourCc, Frame, Kind, MediaTime, Position, Slot};
 
-/// Configurations in force: the frame's id by kind and slot.
-pub(crate) type Set = BTreeMap<(Kind, Slot), u32>;
+/// Configurations in force: the frame's id by kind and slot, 0 for none.
+pub(crate) type Set = [[u32; SLOTS]; 3];
+
+/// Slots 0 to 2 are used.
+pub(crate) const SLOTS: usize = 3;
 
 /// What a decoder must have before a frame.
 #[derive(Clone, Debug)]
@@ -30,7 +33,7 @@ impl Publisher {
     pub(crate) fn new() -> Self {
         Self {
             needs: Vec::new(),
-            set: Set::new(),
+            set: Set::default(),
             groups: BTreeMap::new(),
             next: Position {
                 epoch: Epoch(1),
@@ -41,7 +44,7 @@ impl Publisher {
     }
 
     pub(crate) fn new_epoch(&mut self, time: u64) {
-        self.set.clear();
+        self.set = Set::default();
         self.groups.clear();
         self.next = Position {
             epoch: Epoch(self.next.epoch.0 + 1),
@@ -65,7 +68,7 @@ impl Publisher {
         } else {
             class
         };
-        let id = u32::try_from(self.needs.len()).unwrap();
+        let id = u32::try_from(self.needs.len()).unwrap() + 1;
         let picture = match class {
             Class::Key => (id, 0),
             Class::Delta => {
@@ -100,24 +103,21 @@ impl Publisher {
     }
 
     pub(crate) fn needs(&self, frame: &Frame) -> &Needs {
-        &self.needs[id(frame) as usize]
+        &self.needs[id(frame) as usize - 1]
     }
 }
 
-/// The number the publisher gave a frame.
+/// The number the publisher gave a frame, from 1.
 pub(crate) fn id(frame: &Frame) -> u32 {
     u32::from_be_bytes(*frame.payload.first_chunk().unwrap())
 }
 
 /// What a frame does to a decoder's configurations.
 pub(crate) fn apply(set: &mut Set, frame: &Frame) {
+    let slot = frame.slot.0 as usize;
     match frame.class {
-        Class::Config => {
-            set.insert((frame.kind, frame.slot), id(frame));
-        }
-        Class::Clear => {
-            set.remove(&(frame.kind, frame.slot));
-        }
+        Class::Config => set[frame.kind as usize][slot] = id(frame),
+        Class::Clear => set[frame.kind as usize][slot] = 0,
         Class::Key | Class::Delta | Class::Audio | Class::Data => {}
     }
 }
