@@ -1,1 +1,39 @@
-//! The edge: RTMP players and publishers in front, origins behind.
+//! The edge: where players and publishers come in.
+//!
+//! ```text
+//!  client ── socket ── connection ─┬─ publish ──▶ link ──▶ origin
+//!                      (a shard)   └─ play ◀── channel ◀── link ◀── origin
+//!                                              upstream: which origin carries what
+//! ```
+//!
+//! * `accept` hands sockets to shards; a [`shard`](crate) is a thread that owns its
+//!   connections whole, so that nothing of a connection is locked.
+//! * `connection` drives one client: bytes to the carrier, messages to the session, events
+//!   to publish and play.
+//! * `publish` numbers a publisher's frames, keeps a replay and sends them to the owner.
+//! * `channel` is a stream as the edge receives it, once; `play` fans it out in a shard.
+//! * `link` is the gRPC stream to one origin; `upstream` decides which stream goes where.
+//!
+//! An [`Edge`] is built first, with every listener bound, and run then:
+//! `Edge::build(config, ..).await?.run(drain).await`.
+
+mod accept;
+mod channel;
+pub mod config;
+mod connection;
+mod flags;
+mod io;
+pub mod limits;
+mod link;
+mod outbox;
+mod play;
+mod publish;
+pub mod route;
+mod shard;
+mod upstream;
+
+mod assembly;
+
+pub use assembly::{BuildError, Edge, Origins};
+pub use config::Config;
+pub use flags::{Flags, main};

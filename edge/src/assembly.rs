@@ -1,0 +1,335 @@
+//! Puts an edge together: listeners bound first, nothing served until it runs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use model::EdgeId;
+use node::health::{Condition, Health};
+use node::resolve::{Addresses, Entry};
+use node::shutdown::Drain;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use crate::accept::{self, Permits};
+use crate::config::Config;
+use crate::link::LinkSetup;
+use crate::shard::{self, Settings, ShardHandle, ToShard};
+use crate::upstream::{Patience, Upstream};
+
+/// How often certificate files are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
+
+/// How long shards get to write their farewells.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Where origins are.
+pub enum Origins {
+    /// As the configuration says.
+    Configured,
+    /// These: the in-process composition.
+    Given(Vec<Entry>),
+}
+
+/// An edge with its listeners bound.
+pub struct Edge {
+    /// The edge's name.
+    pub id: EdgeId,
+    /// Where RTMP clients come in.
+    pub rtmp_addr: SocketAddr,
+    /// Where RTMPS clients come in.
+    pub rtmps_addr: Option<SocketAddr>,
+    /// Where health is asked.
+    pub http_addr: SocketAddr,
+    config: Config,
+    rtmp: TcpListener,
+    rtmps: Option<(TcpListener, TlsAcceptor)>,
+    http: node::health::Server,
+    health: Health,
+    addresses: watch::Receiver<Addresses>,
+}
+
+/// Why an edge could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A listener could not be bound.
+    #[error("cannot listen for {what} on {addr}")]
+    Listen {
+        /// What for.
+        what: &'static str,
+        /// Where.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TLS material is unusable.
+    #[error("cannot serve rtmps")]
+    Tls(#[source] node::tls::Error),
+    /// An origin's address is none.
+    #[error("origins")]
+    Origin(#[source] node::link::BadAddress),
+    /// No origin is configured.
+    #[error("origins: at least one is needed, as host:port, unix:/path or dns:name:port")]
+    NoOrigins,
+    /// The name is none.
+    #[error("id: {0}")]
+    Id(model::NameError),
+    /// A shard's thread could not be started.
+    #[error("cannot start a shard")]
+    Shard(#[source] io::Error),
+}
+
+impl Edge {
+    /// Binds everything. `drain` makes it not ready once it starts.
+    ///
+    /// # Errors
+    /// Names what could not be bound or read.
+    pub async fn build(
+        config: Config,
+        origins: Origins,
+        drain: &Drain,
+    ) -> Result<Self, BuildError> {
+        let id = EdgeId::new(&config.id).map_err(BuildError::Id)?;
+        let entries = match origins {
+            Origins::Given(entries) => entries,
+            Origins::Configured => config
+                .origins
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()
+                .map_err(BuildError::Origin)?,
+        };
+        if entries.is_empty() {
+            return Err(BuildError::NoOrigins);
+        }
+        let (rtmp, rtmp_addr) = bind("rtmp", config.listen.rtmp).await?;
+        let rtmps = match config.listen.rtmps {
+            None => None,
+            Some(addr) => {
+                let acceptor = tls(&config).map_err(BuildError::Tls)?;
+                let (listener, addr) = bind("rtmps", addr).await?;
+                Some((listener, addr, acceptor))
+            }
+        };
+        let health = Health::new(drain.clone());
+        let http = health
+            .bind(config.listen.http)
+            .await
+            .map_err(|source| BuildError::Listen {
+                what: "http",
+                addr: config.listen.http,
+                source,
+            })?;
+        Ok(Self {
+            id,
+            rtmp_addr,
+            rtmps_addr: rtmps.as_ref().map(|(_, addr, _)| *addr),
+            http_addr: http.addr(),
+            addresses: node::resolve::follow(entries, &node::resolve::Settings::default()),
+            rtmp,
+            rtmps: rtmps.map(|(listener, _, acceptor)| (listener, acceptor)),
+            http,
+            health,
+            config,
+        })
+    }
+
+    /// Prints one line per listener.
+    pub fn announce(&self) {
+        node::announce::listening(&self.id, "rtmp", self.rtmp_addr);
+        if let Some(addr) = self.rtmps_addr {
+            node::announce::listening(&self.id, "rtmps", addr);
+        }
+        node::announce::listening(&self.id, "http", self.http_addr);
+    }
+
+    /// Its health, for the composition to wait for.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Serves until `drain` starts, and then until the clients have left or the grace time
+    /// is over.
+    ///
+    /// # Errors
+    /// A shard could not be started.
+    pub async fn run(self, drain: Drain) -> Result<(), BuildError> {
+        let Self {
+            id,
+            config,
+            rtmp,
+            rtmps,
+            http,
+            health,
+            addresses,
+            ..
+        } = self;
+        let seed = seed();
+        let (asks, receiver) = mpsc::unbounded_channel();
+        let (reachable, watching) = watch::channel(0);
+        let setup = LinkSetup {
+            edge: id.clone(),
+            incarnation: seed,
+            settings: node::link::Settings::default(),
+        };
+        let patience = Patience {
+            linger: config.play.linger,
+            interrupted: config.play.interrupted,
+        };
+
+        let mut session = session::ServerSetup::new(seed);
+        session.connect_timeout = config.limits.connect_time;
+        let settings = Settings {
+            coalesce: config.play.coalesce,
+            chunk_size: config.play.chunk_size,
+            publish_keep: config.publish.keep,
+            publish_wait: config.publish.wait,
+            session,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let count = if config.shards == 0 {
+            cores
+        } else {
+            config.shards
+        };
+        let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for index in 0..count {
+            let (shard, thread) =
+                shard::start(index, settings.clone(), asks.clone()).map_err(BuildError::Shard)?;
+            shards.push(shard);
+            threads.push(thread);
+        }
+        drop(asks);
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Upstream::new(setup, patience, receiver, addresses, reachable).run());
+        tasks.spawn(watch_origins(
+            watching,
+            health.condition("an origin is reachable"),
+        ));
+        let stop = Drain::new();
+        let stopped = stop.draining();
+        tasks.spawn(async move {
+            if let Err(error) = http.run(stopped).await {
+                warn!(%error, "the health listener failed");
+            }
+        });
+        let permits = Permits::new(
+            config.limits.connections,
+            config.limits.connections_per_address,
+        );
+        let mut listeners = JoinSet::new();
+        listeners.spawn(accept::run(
+            rtmp,
+            None,
+            permits.clone(),
+            shards.clone(),
+            seed,
+        ));
+        if let Some((listener, acceptor)) = rtmps {
+            listeners.spawn(accept::run(
+                listener,
+                Some(acceptor),
+                permits.clone(),
+                shards.clone(),
+                !seed,
+            ));
+        }
+        health.started();
+
+        drain.draining().await;
+        info!(clients = permits.held(), "draining");
+        listeners.shutdown().await;
+        for shard in &shards {
+            shard.send(ToShard::Drain);
+        }
+        let waited = tokio::time::timeout(config.drain_grace, permits.idle()).await;
+        if waited.is_err() {
+            info!(
+                clients = permits.held(),
+                "grace time is over: closing what is left"
+            );
+        }
+        for shard in &shards {
+            shard.send(ToShard::Close);
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().err())
+                .count()
+        });
+        match tokio::time::timeout(FAREWELL, joined).await {
+            Ok(Ok(0)) => {}
+            Ok(_) => warn!("a shard panicked"),
+            Err(_) => warn!("clients did not take the farewell in time"),
+        }
+        stop.start();
+        tasks.shutdown().await;
+        Ok(())
+    }
+}
+
+async fn bind(
+    what: &'static str,
+    addr: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BuildError> {
+    let failed = |source| BuildError::Listen { what, addr, source };
+    let socket = if addr.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()
+    } else {
+        tokio::net::TcpSocket::new_v6()
+    }
+    .map_err(failed)?;
+    // A restart must not wait for the connections of its predecessor to be forgotten.
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(addr).map_err(failed)?;
+    let listener = socket.listen(crate::limits::ACCEPT_QUEUE).map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
+fn tls(config: &Config) -> Result<TlsAcceptor, node::tls::Error> {
+    let identity = match (&config.tls.cert, &config.tls.key) {
+        (Some(cert), Some(key)) => {
+            let identity = node::tls::Identity::from_files(node::tls::Files {
+                cert: cert.clone(),
+                key: key.clone(),
+            })?;
+            identity.watch(CERTIFICATE_CHECK);
+            identity
+        }
+        _ => node::tls::Identity::for_development()?,
+    };
+    node::tls::acceptor(&identity)
+}
+
+async fn watch_origins(mut reachable: watch::Receiver<usize>, condition: Condition) {
+    loop {
+        if *reachable.borrow_and_update() == 0 {
+            condition.break_with("none answers");
+        } else {
+            condition.hold();
+        }
+        if reachable.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Differs from run to run and from edge to edge. It feeds handshake noise and client
+/// ids, which are no secrets.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos());
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u128(time);
+    hasher.write_u32(std::process::id());
+    hasher.finish()
+}

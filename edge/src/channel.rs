@@ -1,0 +1,220 @@
+//! One stream as this edge receives it: subscribed once, however many shards and
+//! viewers want it.
+//!
+//! The link that carries the subscription pushes into the channel; the channel keeps a
+//! backlog (so that a further shard can start at the newest key frame at once) and
+//! hands what is new to every shard that listens. The lock is taken once per batch and
+//! when a shard joins, never per viewer.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use media::{Backlog, Pushed, Rebase};
+use model::{Epoch, Frame, Position, Sequenced, StreamKey};
+
+use crate::shard::{ShardHandle, ToShard};
+
+/// A channel's number at this edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ChannelId(pub u64);
+
+/// A subscribed stream.
+pub(crate) struct Channel {
+    id: ChannelId,
+    key: StreamKey,
+    state: Mutex<State>,
+}
+
+struct State {
+    backlog: Backlog,
+    rebase: Rebase,
+    shards: Vec<ShardHandle>,
+    source: Source,
+}
+
+/// What is known of the stream's publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Nobody publishes it, as far as we know.
+    Absent,
+    /// Published, and the subscription stands.
+    Live(Epoch),
+    /// It was published when the subscription broke or moved.
+    Interrupted(Epoch),
+}
+
+/// One thing that arrived on a subscription.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// A configuration in force at what follows.
+    InForce(Frame),
+    /// The next frame.
+    Frame(Sequenced),
+}
+
+/// A change that players are told about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Somebody began to publish.
+    Published,
+    /// The publisher left.
+    Unpublished,
+}
+
+impl Channel {
+    /// A channel without subscription, publisher or listener.
+    pub(crate) fn new(id: ChannelId, key: StreamKey) -> Self {
+        Self {
+            id,
+            key,
+            state: Mutex::new(State {
+                backlog: Backlog::new(media::Limits::default()),
+                rebase: Rebase::default(),
+                shards: Vec::new(),
+                source: Source::Absent,
+            }),
+        }
+    }
+
+    /// Its number.
+    pub(crate) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// The stream.
+    pub(crate) fn key(&self) -> &StreamKey {
+        &self.key
+    }
+
+    /// Where a new subscription should continue.
+    pub(crate) fn resume(&self) -> Option<Position> {
+        let state = self.lock();
+        match state.source {
+            Source::Absent => None,
+            Source::Live(_) | Source::Interrupted(_) => state.backlog.head(),
+        }
+    }
+
+    /// What is known of the publisher.
+    pub(crate) fn source(&self) -> Source {
+        self.lock().source
+    }
+
+    /// Adds a listening shard and sends it all that a viewer may join at.
+    pub(crate) fn join(&self, shard: &ShardHandle) {
+        let mut state = self.lock();
+        if !state.shards.iter().any(|s| s.index() == shard.index()) {
+            state.shards.push(shard.clone());
+        }
+        shard.send(ToShard::Joined {
+            channel: self.id,
+            key: self.key.clone(),
+            backlog: Box::new(state.backlog.clone()),
+        });
+    }
+
+    /// Removes a shard; says whether none is left.
+    pub(crate) fn leave(&self, shard: usize) -> bool {
+        let mut state = self.lock();
+        state.shards.retain(|s| s.index() != shard);
+        state.shards.is_empty()
+    }
+
+    /// Whether any shard listens.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.lock().shards.is_empty()
+    }
+
+    /// Takes what arrived, and passes it on. `credit` is given back when the last shard
+    /// has taken it too.
+    pub(crate) fn push(&self, items: Vec<Item>, credit: &Arc<dyn Send + Sync>) {
+        let mut state = self.lock();
+        let State {
+            backlog,
+            rebase,
+            shards,
+            ..
+        } = &mut *state;
+        let mut taken = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::InForce(frame) => {
+                    backlog.prime(frame.clone());
+                    taken.push(Item::InForce(frame));
+                }
+                Item::Frame(mut sequenced) => {
+                    sequenced.frame.time = rebase.map(sequenced.at.epoch, sequenced.frame.time);
+                    // What a former link had already brought is dropped here.
+                    let pushed = backlog.push(sequenced.at, sequenced.frame.clone());
+                    if let Ok(Pushed::Appended | Pushed::Restarted) = pushed {
+                        taken.push(Item::Frame(sequenced));
+                    }
+                }
+            }
+        }
+        let items: Arc<[Item]> = taken.into();
+        for shard in shards.iter() {
+            shard.send(ToShard::Media {
+                channel: self.id,
+                items: items.clone(),
+                credit: credit.clone(),
+            });
+        }
+    }
+
+    /// The stream is published under `epoch`.
+    pub(crate) fn published(&self, epoch: Epoch) {
+        let mut state = self.lock();
+        match state.source {
+            Source::Live(known) | Source::Interrupted(known) if known == epoch => {
+                state.source = Source::Live(epoch);
+            }
+            Source::Live(_) | Source::Interrupted(_) => {
+                state.source = Source::Live(epoch);
+                self.tell(&state, Change::Unpublished);
+                self.tell(&state, Change::Published);
+            }
+            Source::Absent => {
+                state.source = Source::Live(epoch);
+                self.tell(&state, Change::Published);
+            }
+        }
+    }
+
+    /// The publisher has left, or did not come back in time.
+    pub(crate) fn unpublished(&self) {
+        let mut state = self.lock();
+        if state.source != Source::Absent {
+            state.source = Source::Absent;
+            self.tell(&state, Change::Unpublished);
+        }
+    }
+
+    /// The subscription broke, or the publisher moves to another origin.
+    pub(crate) fn interrupted(&self) {
+        let mut state = self.lock();
+        if let Source::Live(epoch) = state.source {
+            state.source = Source::Interrupted(epoch);
+        }
+    }
+
+    fn tell(&self, state: &State, change: Change) {
+        for shard in &state.shards {
+            shard.send(ToShard::Source {
+                channel: self.id,
+                change,
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug of ours; the state behind it is still whole
+        // frames, and other viewers should not pay for it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.key)
+    }
+}

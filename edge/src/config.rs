@@ -1,0 +1,231 @@
+//! What an edge can be told: TOML file, then `SELVAGE_` environment, then flags.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use model::EdgeId;
+use node::config::{Invalid, Validate};
+use serde::{Deserialize, Serialize};
+
+/// The configuration of an edge. Every key has a default but `origins`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The edge's name, unique in the cluster.
+    pub id: String,
+    /// Where origins are: `host:port`, `unix:/path`, or `dns:name:port` for all records of
+    /// a name, which is resolved again and again.
+    pub origins: Vec<String>,
+    /// Threads that hold connections; 0 takes one per core.
+    pub shards: usize,
+    /// How long clients may stay when the edge drains.
+    #[serde(with = "node::config::duration")]
+    pub drain_grace: Duration,
+    /// Where clients come in.
+    pub listen: Listen,
+    /// RTMPS certificates.
+    pub tls: Tls,
+    /// Players.
+    pub play: Play,
+    /// Publishers.
+    pub publish: Publish,
+    /// Bounds.
+    pub limits: Limits,
+    /// What is logged.
+    pub log: node::telemetry::Log,
+    /// Where traces go.
+    pub trace: node::telemetry::Trace,
+}
+
+/// Where clients come in. Port 0 takes a free port, which is printed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// RTMP.
+    pub rtmp: SocketAddr,
+    /// RTMP over TLS; absent is off.
+    pub rtmps: Option<SocketAddr>,
+    /// Health, over HTTP.
+    pub http: SocketAddr,
+}
+
+/// RTMPS certificates.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM certificate chain; read again when it changes.
+    pub cert: Option<PathBuf>,
+    /// PEM private key.
+    pub key: Option<PathBuf>,
+    /// Make a certificate for this run. For trials: clients cannot verify it.
+    pub self_signed: bool,
+}
+
+/// Players.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Play {
+    /// How long what arrives for a stream may wait for more, so that both leave in one
+    /// system call. Costs up to this much delay; 0 sends everything at once.
+    #[serde(with = "node::config::duration")]
+    pub coalesce: Duration,
+    /// Chunk size towards clients, bytes.
+    pub chunk_size: u32,
+    /// How long a stream stays subscribed after its last viewer.
+    #[serde(with = "node::config::duration")]
+    pub linger: Duration,
+    /// How long viewers wait for a publisher that is being re-attached before they are told
+    /// that it is gone.
+    #[serde(with = "node::config::duration")]
+    pub interrupted: Duration,
+}
+
+/// Publishers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publish {
+    /// How long a publisher's session is kept while no origin holds its stream.
+    #[serde(with = "node::config::duration")]
+    pub keep: Duration,
+    /// How long a client waits for the right to publish when no origin answers.
+    #[serde(with = "node::config::duration")]
+    pub wait: Duration,
+}
+
+/// Bounds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections in total.
+    pub connections: usize,
+    /// Connections from one address.
+    pub connections_per_address: usize,
+    /// A client that has not finished its handshake and `connect` by then is closed.
+    #[serde(with = "node::config::duration")]
+    pub connect_time: Duration,
+}
+
+/// A good delay against the cost of system calls: three video frames of a 75 Hz stream or
+/// one of a 30 Hz stream with its audio leave together.
+const COALESCE: Duration = Duration::from_millis(20);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            id: "edge-0".into(),
+            origins: Vec::new(),
+            shards: 0,
+            drain_grace: Duration::from_secs(30),
+            listen: Listen::default(),
+            tls: Tls::default(),
+            play: Play::default(),
+            publish: Publish::default(),
+            limits: Limits::default(),
+            log: node::telemetry::Log::default(),
+            trace: node::telemetry::Trace::default(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            rtmp: ([0, 0, 0, 0], 1935).into(),
+            rtmps: None,
+            http: ([127, 0, 0, 1], 8080).into(),
+        }
+    }
+}
+
+impl Default for Play {
+    fn default() -> Self {
+        Self {
+            coalesce: COALESCE,
+            chunk_size: 60_000,
+            linger: Duration::from_secs(5),
+            interrupted: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_secs(30),
+            wait: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_000,
+            connections_per_address: 8_000,
+            connect_time: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        EdgeId::new(&self.id)
+            .map_err(|e| Invalid::new("id", &self.id, format!("a name without slashes: {e}")))?;
+        if !(128..=65_536).contains(&self.play.chunk_size) {
+            let expected = "a number of bytes from 128 to 65536";
+            return Err(Invalid::new(
+                "play.chunk_size",
+                self.play.chunk_size,
+                expected,
+            ));
+        }
+        if self.play.coalesce > Duration::from_secs(1) {
+            let value = node::config::format_duration(self.play.coalesce);
+            return Err(Invalid::new("play.coalesce", value, "at most 1s"));
+        }
+        if self.shards > 256 {
+            return Err(Invalid::new(
+                "shards",
+                self.shards,
+                "at most 256, or 0 for one per core",
+            ));
+        }
+        if self.limits.connections == 0 || self.limits.connections_per_address == 0 {
+            return Err(Invalid::new("limits.connections", 0, "at least 1"));
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return Err(Invalid::new(
+                "tls.key",
+                "absent",
+                "both tls.cert and tls.key, or neither",
+            ));
+        }
+        let material = self.tls.cert.is_some() || self.tls.self_signed;
+        if self.listen.rtmps.is_some() && !material {
+            let expected = "tls.cert and tls.key, or tls.self_signed, for listen.rtmps";
+            return Err(Invalid::new("tls.cert", "absent", expected));
+        }
+        for origin in &self.origins {
+            origin.parse::<node::resolve::Entry>().map_err(|_| {
+                let expected = "host:port, unix:/path or dns:name:port";
+                Invalid::new("origins", format!("{origin:?}"), expected)
+            })?;
+        }
+        self.log.validate().map_err(|e| e.within("log"))?;
+        self.trace.validate().map_err(|e| e.within("trace"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_refuses_unknown_keys() {
+        assert_eq!(
+            node::config::lenient_tables::<Config>(),
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,739 @@
+//! One RTMP client: socket, carrier, session, and what it publishes and plays.
+//!
+//! The client's task sleeps until the socket has something to read, until a full socket
+//! has room again, or until a deadline. Media is written by the shard's walk
+//! ([`Connection::pump_from_walk`]) without waking it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use fabric::v1::refused::Reason;
+use model::{Epoch, StreamKey};
+use rtmp::{Carrier, StreamId};
+use session::{
+    CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
+    ServerSession,
+};
+use tokio::sync::Notify;
+use tracing::{debug, info};
+
+use crate::accept::{Accepted, Permit};
+use crate::channel::Change;
+use crate::io::Io;
+use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX, READ_BUFFER, WRITE_SLICES, WRITE_STALL};
+use crate::link::{Grant, LinkId};
+use crate::outbox::Outbox;
+use crate::play::{LocalChannel, Next, Viewer};
+use crate::publish::Uplink;
+use crate::shard::{PublicationId, Shard};
+use crate::upstream::Ask;
+
+/// A client.
+pub(crate) struct Connection {
+    number: u64,
+    peer: SocketAddr,
+    io: Io,
+    /// Wakes the client's task.
+    wake: Notify,
+    /// The socket took less than we had; its task waits for room.
+    blocked: Cell<bool>,
+    state: RefCell<State>,
+    _permit: Permit,
+}
+
+struct State {
+    carrier: Carrier,
+    session: ServerSession,
+    /// Input that is not a whole chunk yet.
+    rest: BytesMut,
+    outbox: Outbox,
+    streams: BTreeMap<StreamId, Role>,
+    /// When the socket last took something while we had something.
+    progress: Instant,
+    /// When the publish or the handshake must have got on.
+    opened: Instant,
+    ending: Option<Ending>,
+}
+
+/// What a message stream does.
+enum Role {
+    Asking {
+        publication: PublicationId,
+        request: RequestId,
+        key: StreamKey,
+        since: Instant,
+    },
+    Publishing(Box<Uplink>),
+    Playing(Box<Viewer>),
+}
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum Ending {
+    /// The session is over; what is queued is still written.
+    Session(CloseReason),
+    /// Nothing more can be done with it.
+    Broken(String),
+}
+
+/// A client that connects and says nothing is closed after this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client whose session is over gets this long to take what is queued.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs a client until it is gone, then cleans up after it.
+pub(crate) async fn drive(connection: &Rc<Connection>, shard: &Rc<Shard>) {
+    loop {
+        connection.pump(shard, None);
+        if connection.is_over() {
+            break;
+        }
+        let deadline = connection.deadline(shard);
+        tokio::select! {
+            biased;
+            () = connection.wake.notified() => {}
+            () = std::future::poll_fn(|cx| connection.poll_io(cx, shard)) => {}
+            () = tokio::time::sleep_until(deadline.into()) => connection.handle_timeout(shard),
+        }
+    }
+    connection.leave(shard);
+}
+
+impl Connection {
+    /// Takes over an accepted socket: for RTMPS this includes the TLS handshake.
+    ///
+    /// # Errors
+    /// The socket cannot be registered, or TLS fails or takes too long.
+    pub(crate) async fn open(
+        shard: &Rc<Shard>,
+        number: u64,
+        accepted: Accepted,
+    ) -> io::Result<Rc<Self>> {
+        let Accepted {
+            socket,
+            peer,
+            tls,
+            permit,
+            seed,
+        } = accepted;
+        let socket = tokio::net::TcpStream::from_std(socket)?;
+        let io = match tls {
+            None => Io::Plain(socket),
+            Some(acceptor) => {
+                let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket))
+                    .await
+                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                Io::Tls(Box::new(RefCell::new(stream)))
+            }
+        };
+        let now = Instant::now();
+        let mut setup = shard.settings.session.clone();
+        setup.seed = seed;
+        debug!(client = number, %peer, "connected");
+        Ok(Rc::new(Self {
+            number,
+            peer,
+            io,
+            wake: Notify::new(),
+            blocked: Cell::new(false),
+            state: RefCell::new(State {
+                carrier: Carrier::server(seed),
+                session: ServerSession::new(setup, now),
+                rest: BytesMut::new(),
+                outbox: Outbox::default(),
+                streams: BTreeMap::new(),
+                progress: now,
+                opened: now,
+                ending: None,
+            }),
+            _permit: permit,
+        }))
+    }
+
+    // ----- the client's task
+
+    /// Reads while the session may take more, and writes when a full socket has room.
+    /// Ready when something was done.
+    fn poll_io(self: &Rc<Self>, cx: &mut Context<'_>, shard: &Rc<Shard>) -> Poll<()> {
+        if self.blocked.get() {
+            self.pump(shard, Some(cx));
+            if !self.blocked.get() || self.is_over() {
+                return Poll::Ready(());
+            }
+        }
+        if !self.state.borrow().wants_input() {
+            return Poll::Pending;
+        }
+        let mut shared = shard.read_buffer.borrow_mut();
+        let mut state = self.state.borrow_mut();
+        // A client with nothing half-read borrows the shard's buffer: thousands of idle
+        // players need none of their own.
+        let own = !state.rest.is_empty();
+        let mut rest = std::mem::take(&mut state.rest);
+        let buffer = if own { &mut rest } else { &mut *shared };
+        buffer.reserve(READ_BUFFER);
+        let outcome = std::task::ready!(self.io.poll_read(cx, buffer));
+        match outcome {
+            Ok(0) => state.end(Ending::Broken("closed by the client".into())),
+            Ok(_) => {
+                if let Err(error) = state.carrier.handle_bytes(buffer) {
+                    state.end(Ending::Broken(error.to_string()));
+                }
+                state.rest = if own { rest } else { shared.split() };
+            }
+            Err(error) => state.end(Ending::Broken(error.to_string())),
+        }
+        drop(shared);
+        drop(state);
+        self.handle_messages(shard);
+        Poll::Ready(())
+    }
+
+    /// Gives the carrier's messages to the session, and acts on what comes out.
+    fn handle_messages(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        while state.ending.is_none() {
+            let Some(message) = state.carrier.poll_message() else {
+                break;
+            };
+            if let Err(error) = state.session.handle_message(message, now) {
+                state.end(Ending::Broken(error.to_string()));
+            }
+            state.settle(self, shard, now);
+        }
+        for role in state.streams.values_mut() {
+            if let Role::Publishing(uplink) = role {
+                uplink.pump();
+            }
+        }
+    }
+
+    fn handle_timeout(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        if !state.carrier.is_open() && now >= state.opened + HANDSHAKE_TIMEOUT {
+            state.end(Ending::Broken("no handshake in time".into()));
+        }
+        if !state.outbox.is_empty() && now >= state.progress + WRITE_STALL {
+            state.end(Ending::Broken("the client takes nothing".into()));
+        }
+        if state.ending.is_some() && now >= state.progress + CLOSE_TIMEOUT {
+            state.end(Ending::Broken("the client does not take the end".into()));
+        }
+        let mut late = Vec::new();
+        for (stream, role) in &state.streams {
+            match role {
+                Role::Asking { since, .. } if now >= *since + shard.settings.publish_wait => {
+                    late.push((*stream, false));
+                }
+                Role::Publishing(uplink)
+                    if uplink
+                        .detached_since()
+                        .is_some_and(|t| now >= t + shard.settings.publish_keep) =>
+                {
+                    late.push((*stream, true));
+                }
+                Role::Asking { .. } | Role::Publishing(_) | Role::Playing(_) => {}
+            }
+        }
+        for (stream, begun) in late {
+            match state.streams.remove(&stream) {
+                Some(Role::Asking {
+                    publication,
+                    request,
+                    key,
+                    ..
+                }) => {
+                    info!(client = self.number, stream = %key, "no origin answered a publish");
+                    shard.forget(publication);
+                    shard.ask(Ask::Unpublish { publication });
+                    let description = "No origin is reachable.".to_owned();
+                    state.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
+                }
+                Some(Role::Publishing(uplink)) if begun => {
+                    info!(client = self.number, "a publish could not be kept");
+                    state.end_publish(shard, *uplink);
+                    state.session.handle_notice(stream, Notice::Lost, now);
+                }
+                Some(Role::Publishing(_) | Role::Playing(_)) | None => {}
+            }
+        }
+        state.session.handle_timeout(now);
+        state.settle(self, shard, now);
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    fn deadline(&self, shard: &Shard) -> Instant {
+        let state = self.state.borrow();
+        let streams = state.streams.values().filter_map(|role| match role {
+            Role::Asking { since, .. } => Some(*since + shard.settings.publish_wait),
+            Role::Publishing(uplink) => uplink
+                .detached_since()
+                .map(|t| t + shard.settings.publish_keep),
+            Role::Playing(_) => None,
+        });
+        // With nothing else to wait for, look again after a while: a clock that is never
+        // read cannot be wrong.
+        let idle = Instant::now() + Duration::from_secs(3600);
+        streams
+            .chain((!state.carrier.is_open()).then(|| state.opened + HANDSHAKE_TIMEOUT))
+            .chain((!state.outbox.is_empty()).then(|| state.progress + WRITE_STALL))
+            .chain(
+                state
+                    .ending
+                    .is_some()
+                    .then(|| state.progress + CLOSE_TIMEOUT),
+            )
+            .chain(state.session.deadline())
+            .min()
+            .unwrap_or(idle)
+    }
+
+    fn is_over(&self) -> bool {
+        let state = self.state.borrow();
+        match &state.ending {
+            None => false,
+            Some(Ending::Session(_)) => state.outbox.is_empty(),
+            Some(Ending::Broken(_)) => true,
+        }
+    }
+
+    /// Gives back all that the client held.
+    fn leave(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let mut state = self.state.borrow_mut();
+        for role in std::mem::take(&mut state.streams).into_values() {
+            state.drop_role(self, shard, role);
+        }
+        match &state.ending {
+            Some(Ending::Broken(reason)) => {
+                debug!(client = self.number, peer = %self.peer, %reason, "disconnected");
+            }
+            Some(Ending::Session(reason)) => {
+                debug!(client = self.number, peer = %self.peer, ?reason, "session ended");
+            }
+            None => {}
+        }
+    }
+
+    // ----- the shard's messages
+
+    /// Writes what the client's views find, from the shard's walk.
+    pub(crate) fn pump_from_walk(self: &Rc<Self>, shard: &Rc<Shard>) {
+        if self.blocked.get() {
+            return;
+        }
+        self.pump(shard, None);
+        if self.blocked.get() || self.state.borrow().ending.is_some() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The publisher of a stream that the client plays came or left.
+    pub(crate) fn source_changed(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        channel: &Rc<LocalChannel>,
+        change: Change,
+    ) {
+        let notice = match change {
+            Change::Published => Notice::Published,
+            Change::Unpublished => Notice::Unpublished,
+        };
+        // What arrived before the change is written before it.
+        self.pump(shard, None);
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        let watching: Vec<_> = state
+            .streams
+            .iter()
+            .filter(|(_, role)| matches!(role, Role::Playing(v) if Rc::ptr_eq(&v.channel, channel)))
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in watching {
+            state.session.handle_notice(stream, notice, now);
+        }
+        state.settle(self, shard, now);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The right to publish was given, for the first time or again.
+    pub(crate) fn granted(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        publication: PublicationId,
+        grant: Grant,
+    ) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        let Some((stream, role)) = state.publish(publication) else {
+            grant.decline();
+            return;
+        };
+        match role {
+            Role::Publishing(uplink) => uplink.attach(grant),
+            Role::Asking { request, key, .. } => {
+                info!(client = self.number, stream = %key, epoch = %grant.epoch, "publishing");
+                let request = *request;
+                let uplink = Uplink::new(publication, key.clone(), grant);
+                state
+                    .streams
+                    .insert(stream, Role::Publishing(Box::new(uplink)));
+                state.reply(request, Reply::Accept, now);
+                state.settle(self, shard, now);
+            }
+            Role::Playing(_) => {}
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The origin took bytes of a publish.
+    pub(crate) fn credited(&self, publication: PublicationId, link: LinkId, bytes: u64) {
+        let mut state = self.state.borrow_mut();
+        let slept = !state.wants_input();
+        if let Some((_, Role::Publishing(uplink))) = state.publish(publication) {
+            uplink.credit(link, bytes);
+        }
+        if slept && state.wants_input() {
+            self.wake.notify_one();
+        }
+    }
+
+    /// The link that held a publish is gone.
+    pub(crate) fn detached(&self, publication: PublicationId) {
+        if let Some((_, Role::Publishing(uplink))) = self.state.borrow_mut().publish(publication) {
+            uplink.detach(Instant::now());
+        }
+        self.wake.notify_one();
+    }
+
+    /// Where a publish stands.
+    pub(crate) fn position(&self, publication: PublicationId) -> Option<(Epoch, u64)> {
+        match self.state.borrow_mut().publish(publication) {
+            Some((_, Role::Publishing(uplink))) => Some(uplink.position()),
+            Some((_, Role::Asking { .. } | Role::Playing(_))) | None => None,
+        }
+    }
+
+    /// A publish is refused or over.
+    pub(crate) fn ended(
+        self: &Rc<Self>,
+        shard: &Rc<Shard>,
+        publication: PublicationId,
+        reason: Reason,
+    ) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        let Some((stream, _)) = state.publish(publication) else {
+            return;
+        };
+        shard.forget(publication);
+        match state.streams.remove(&stream) {
+            Some(Role::Asking { request, key, .. }) => {
+                debug!(client = self.number, stream = %key, ?reason, "publish refused");
+                let refusal = match reason {
+                    Reason::InUse | Reason::Superseded => Refusal::BadName,
+                    Reason::Limit => Refusal::Failed {
+                        description: "The server holds as many streams as it may.".into(),
+                    },
+                    Reason::Unspecified | Reason::Invalid | Reason::Draining => Refusal::Failed {
+                        description: "The server cannot take the stream.".into(),
+                    },
+                };
+                state.reply(request, Reply::Refuse(refusal), now);
+            }
+            Some(Role::Publishing(_)) => {
+                info!(client = self.number, ?reason, "publish ended by the fabric");
+                let notice = match reason {
+                    Reason::InUse | Reason::Superseded => Notice::Superseded,
+                    Reason::Unspecified | Reason::Limit | Reason::Invalid | Reason::Draining => {
+                        Notice::Lost
+                    }
+                };
+                state.session.handle_notice(stream, notice, now);
+            }
+            Some(Role::Playing(_)) | None => {}
+        }
+        state.settle(self, shard, now);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The edge drains: a client that can is asked to connect elsewhere.
+    pub(crate) fn drain(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        state.session.request_reconnect(None, now);
+        state.settle(self, shard, now);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The edge ends.
+    pub(crate) fn close(self: &Rc<Self>, shard: &Rc<Shard>) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        if !state.carrier.is_open() {
+            state.end(Ending::Broken("the server is shutting down".into()));
+        }
+        state.session.close(Refusal::AppShutdown, now);
+        state.settle(self, shard, now);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    // ----- writing
+
+    /// Writes until the socket is full or there is nothing to write.
+    fn pump(self: &Rc<Self>, shard: &Rc<Shard>, mut cx: Option<&mut Context<'_>>) {
+        let mut state = self.state.borrow_mut();
+        self.blocked.set(false);
+        loop {
+            state.fill(self, shard);
+            if matches!(state.ending, Some(Ending::Broken(_))) {
+                return;
+            }
+            let outcome = if state.outbox.is_empty() {
+                self.io.flush(cx.as_deref_mut()).map(|()| None)
+            } else {
+                let mut slices = [IoSlice::new(&[]); WRITE_SLICES];
+                let count = state.outbox.slices(&mut slices);
+                self.io.write(cx.as_deref_mut(), &slices[..count]).map(Some)
+            };
+            match outcome {
+                Ok(None) => return,
+                Ok(Some(0)) => return state.end(Ending::Broken("closed by the client".into())),
+                Ok(Some(written)) => {
+                    state.outbox.advance(written);
+                    state.progress = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked.set(true);
+                    return;
+                }
+                Err(error) => return state.end(Ending::Broken(error.to_string())),
+            }
+        }
+    }
+}
+
+impl State {
+    /// Whether the client may be read: it takes what we answer, its publishes get on,
+    /// and it is not being closed.
+    fn wants_input(&self) -> bool {
+        self.ending.is_none()
+            && self.outbox.len() < OUTBOX_HIGH_WATER
+            && self.streams.values().all(|role| match role {
+                Role::Publishing(uplink) => uplink.wants_frames(),
+                Role::Asking { .. } | Role::Playing(_) => true,
+            })
+    }
+
+    fn end(&mut self, ending: Ending) {
+        if !matches!(self.ending, Some(Ending::Broken(_))) {
+            self.ending = Some(ending);
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, reply: Reply, now: Instant) {
+        if let Err(error) = self.session.handle_reply(request, reply, now) {
+            // We answered what was not asked: a bug of ours, and this client's alone.
+            self.end(Ending::Broken(error.to_string()));
+        }
+    }
+
+    fn publish(&mut self, wanted: PublicationId) -> Option<(StreamId, &mut Role)> {
+        self.streams.iter_mut().find_map(|(stream, role)| {
+            let found = match role {
+                Role::Asking { publication, .. } => *publication == wanted,
+                Role::Publishing(uplink) => uplink.publication() == wanted,
+                Role::Playing(_) => false,
+            };
+            found.then_some((*stream, role))
+        })
+    }
+
+    /// Carries out what the session puts out, until it has nothing more to say.
+    fn settle(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, now: Instant) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Message(message) => self.carrier.write_message(&message),
+                Output::Event(event) => self.act(own, shard, event, now),
+            }
+        }
+        self.collect();
+    }
+
+    /// Moves what the carrier has to send into the outbox.
+    fn collect(&mut self) {
+        while let Some(bytes) = self.carrier.poll_transmit() {
+            self.outbox.push(bytes);
+        }
+        if self.outbox.len() > OUTBOX_MAX {
+            self.end(Ending::Broken(
+                "the client asks and does not take the answers".into(),
+            ));
+        }
+    }
+
+    /// Takes media for the client's plays, as much as one write can carry.
+    fn fill(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>) {
+        self.collect();
+        let chunk_size = self.carrier.send_chunk_size();
+        let streams: Vec<StreamId>;
+        // Nearly every player plays one stream, and needs no list of them.
+        let only = match self.streams.first_key_value() {
+            Some((stream, Role::Playing(_))) if self.streams.len() == 1 => Some(*stream),
+            _ => None,
+        };
+        let turns: &[StreamId] = match &only {
+            Some(stream) => std::slice::from_ref(stream),
+            None => {
+                streams = self.streams.keys().copied().collect();
+                &streams
+            }
+        };
+        for stream in turns {
+            while !self.outbox.fills_a_write() && self.outbox.len() < OUTBOX_HIGH_WATER {
+                let Some(Role::Playing(viewer)) = self.streams.get_mut(stream) else {
+                    break;
+                };
+                match viewer.next(chunk_size) {
+                    Next::Image(image) => self.outbox.push(image),
+                    Next::Nothing => break,
+                    Next::Notice(notice) => {
+                        let now = Instant::now();
+                        if notice == Notice::Complete
+                            && let Some(role) = self.streams.remove(stream)
+                        {
+                            self.drop_role(own, shard, role);
+                        }
+                        self.session.handle_notice(*stream, notice, now);
+                        self.settle(own, shard, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, event: Event, now: Instant) {
+        match event {
+            Event::Connect { request, connect } => {
+                debug!(client = own.number, at = %connect.at, flash = connect.flash_ver, "connect");
+                self.carrier.announce_window(WINDOW, WINDOW);
+                self.carrier.set_chunk_size(shard.settings.chunk_size);
+                self.reply(request, Reply::Accept, now);
+            }
+            Event::Call { request, name, .. } => {
+                if let Some(request) = request {
+                    self.reply(
+                        request,
+                        Reply::Failed(format!("Method not found ({name}).")),
+                        now,
+                    );
+                }
+            }
+            Event::Publish {
+                request,
+                stream,
+                key,
+                ..
+            } => {
+                let publication = shard.publication();
+                shard
+                    .publications
+                    .borrow_mut()
+                    .insert(publication, own.clone());
+                shard.ask(Ask::Publish {
+                    publication,
+                    key: key.clone(),
+                    shard: shard.handle.clone(),
+                    traceparent: node::telemetry::traceparent_of_current(),
+                });
+                let role = Role::Asking {
+                    publication,
+                    request,
+                    key,
+                    since: now,
+                };
+                if let Some(old) = self.streams.insert(stream, role) {
+                    self.drop_role(own, shard, old);
+                }
+            }
+            Event::Play {
+                request,
+                stream,
+                key,
+                window,
+                ..
+            } => {
+                if let Some(old) = self.streams.remove(&stream) {
+                    self.drop_role(own, shard, old);
+                }
+                if let PlayStart::Recorded(_) = window.start {
+                    self.reply(request, Reply::Refuse(Refusal::StreamNotFound), now);
+                    return;
+                }
+                debug!(client = own.number, stream = %key, "playing");
+                self.reply(request, Reply::Accept, now);
+                let channel = shard.channel(&key);
+                channel.add(own.clone());
+                let viewer = Viewer::new(stream, channel, window);
+                self.streams.insert(stream, Role::Playing(Box::new(viewer)));
+            }
+            Event::Frame { stream, frame } => {
+                if let Some(Role::Publishing(uplink)) = self.streams.get_mut(&stream) {
+                    uplink.push(frame);
+                }
+            }
+            Event::Playback { stream, change } => {
+                if let Some(Role::Playing(viewer)) = self.streams.get_mut(&stream) {
+                    match change {
+                        Playback::Audio(wanted) => viewer.receive_audio(wanted),
+                        Playback::Video(wanted) => viewer.receive_video(wanted),
+                        Playback::Paused(paused) => viewer.pause(paused),
+                        // How much a client buffers is its own affair for live streams.
+                        Playback::Buffer(_) => {}
+                    }
+                }
+            }
+            Event::Finished { stream } => {
+                if let Some(role) = self.streams.remove(&stream) {
+                    self.drop_role(own, shard, role);
+                }
+            }
+            Event::Closed { reason } => self.end(Ending::Session(reason)),
+        }
+    }
+
+    fn drop_role(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, role: Role) {
+        match role {
+            Role::Asking { publication, .. } => {
+                shard.forget(publication);
+                shard.ask(Ask::Unpublish { publication });
+            }
+            Role::Publishing(uplink) => self.end_publish(shard, *uplink),
+            Role::Playing(viewer) => shard.leave(viewer.channel, own.clone()),
+        }
+    }
+
+    fn end_publish(&mut self, shard: &Rc<Shard>, mut uplink: Uplink) {
+        let publication = uplink.publication();
+        uplink.pump();
+        shard.forget(publication);
+        uplink.unpublish();
+        shard.ask(Ask::Unpublish { publication });
+    }
+}
+
+/// Window Acknowledgement Size and Set Peer Bandwidth, as Flash Media Server sends them.
+const WINDOW: u32 = 2_500_000;

@@ -1,0 +1,37 @@
+//! Everything a client or an origin can make an edge hold has a bound here.
+
+use std::time::Duration;
+
+/// Bytes waiting for one client above which nothing more is read from it and no more
+/// media is taken for it: its lag stays in its cursor, where it costs nothing.
+pub const OUTBOX_HIGH_WATER: usize = 256 * 1024;
+
+/// Bytes waiting for one client above which it is closed. Only replies to its own
+/// commands can take it there, and those stop at the high-water mark plus one read.
+pub const OUTBOX_MAX: usize = 4 * 1024 * 1024;
+
+/// Slices handed to one `writev`. Linux takes 1,024; beyond some dozens nothing is won.
+pub const WRITE_SLICES: usize = 64;
+
+/// The shared read buffer of a shard. One read takes at most this.
+pub const READ_BUFFER: usize = 64 * 1024;
+
+/// A client that takes no byte for this long while we have some for it is gone.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// Bytes of a publisher that are read but not yet given to an origin, above which its
+/// socket is not read: TCP then slows the encoder.
+pub const UPLINK_LAG_MAX: u64 = 4 * 1024 * 1024;
+
+/// What a publisher's replay keeps: enough to bridge the loss of an origin.
+pub const REPLAY_BYTES: usize = 16 * 1024 * 1024;
+
+/// How far back the replay reaches before the newest key frame.
+pub const REPLAY_TIME_MS: u64 = 4_000;
+
+/// Messages a shard takes from its inbox before it looks at its viewers: bounds the
+/// delay that a flood of one stream can cause to another.
+pub const INBOX_BATCH: usize = 256;
+
+/// Connections accepted and not yet taken over by a shard.
+pub const ACCEPT_QUEUE: u32 = 1024;

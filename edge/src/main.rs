@@ -1,0 +1,17 @@
+//! `selvage-edge`: one edge, configured by file, environment and flags.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use selvage_edge as edge;
+
+#[derive(Parser)]
+#[command(version, about = "A Selvage edge")]
+struct Arguments {
+    #[command(flatten)]
+    flags: edge::Flags,
+}
+
+fn main() -> ExitCode {
+    edge::main(&Arguments::parse().flags)
+}

@@ -1,0 +1,182 @@
+//! A publisher's way to the owning origin.
+//!
+//! Frames are numbered here and kept in a bounded replay, so that when the link breaks
+//! or the origin dies the publish is carried on at another origin without the publisher
+//! or the viewers noticing more than a pause. What is sent is bounded by the origin's
+//! credit; when the origin does not take it, the publisher's socket is not read, and TCP
+//! slows the encoder.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use fabric::Credit;
+use media::{Backlog, Cursor, Read};
+use model::{Epoch, Frame, Position, StreamKey};
+use tracing::{debug, info};
+
+use crate::limits::{REPLAY_BYTES, REPLAY_TIME_MS, UPLINK_LAG_MAX};
+use crate::link::{Command, Grant, LinkId};
+use crate::shard::PublicationId;
+
+/// An accepted publish.
+pub(crate) struct Uplink {
+    publication: PublicationId,
+    key: StreamKey,
+    epoch: Epoch,
+    next: u64,
+    replay: Backlog,
+    cursor: Cursor,
+    /// Bytes in the replay that are not sent yet.
+    unsent: u64,
+    attached: Option<Attached>,
+    detached_since: Option<Instant>,
+    /// When the oldest unsent frame was read.
+    ingest_micros: u64,
+}
+
+struct Attached {
+    grant: Grant,
+    credit: Credit,
+}
+
+impl Uplink {
+    /// An uplink that begins with its first grant.
+    pub(crate) fn new(publication: PublicationId, key: StreamKey, grant: Grant) -> Self {
+        let mut limits = media::Limits::default();
+        limits.bytes = REPLAY_BYTES;
+        limits.time_ms = REPLAY_TIME_MS;
+        let credit = Credit::new(grant.credit);
+        Self {
+            publication,
+            key,
+            epoch: grant.epoch,
+            next: 0,
+            replay: Backlog::new(limits),
+            cursor: Cursor::join(),
+            unsent: 0,
+            attached: Some(Attached { grant, credit }),
+            detached_since: None,
+            ingest_micros: 0,
+        }
+    }
+
+    /// Which publication.
+    pub(crate) fn publication(&self) -> PublicationId {
+        self.publication
+    }
+
+    /// Where the publish stands: its incarnation and the next frame number.
+    pub(crate) fn position(&self) -> (Epoch, u64) {
+        (self.epoch, self.next)
+    }
+
+    /// Since when no origin has held it.
+    pub(crate) fn detached_since(&self) -> Option<Instant> {
+        self.detached_since
+    }
+
+    /// Whether the publisher may be read. While nobody holds the publish it is read on:
+    /// the replay keeps the newest frames.
+    pub(crate) fn wants_frames(&self) -> bool {
+        self.attached.is_none() || self.unsent < UPLINK_LAG_MAX
+    }
+
+    /// Takes a frame.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        if self.unsent == 0 {
+            self.ingest_micros = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0));
+        }
+        self.unsent += frame.payload.len() as u64;
+        self.next = self.replay.append(self.epoch, frame).seq + 1;
+    }
+
+    /// Sends what the credit allows.
+    pub(crate) fn pump(&mut self) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        let mut frames = Vec::new();
+        while attached.credit.is_open() {
+            let id = attached.grant.wire_id;
+            let wire = match self.replay.read(&mut self.cursor) {
+                Read::InForce { frame, .. } => fabric::convert::in_force(id, frame),
+                Read::Frame(frame) => fabric::convert::sequenced(id, frame),
+                Read::Skipped { frames } => {
+                    debug!(stream = %self.key, frames, "the replay did not reach back far enough");
+                    continue;
+                }
+                Read::Pending => {
+                    self.unsent = 0;
+                    break;
+                }
+            };
+            attached.credit.spend(wire.payload.len());
+            if !wire.in_force {
+                self.unsent = self.unsent.saturating_sub(wire.payload.len() as u64);
+            }
+            frames.push(wire);
+        }
+        if !frames.is_empty() {
+            let ingest_micros = self.ingest_micros;
+            attached.grant.link.send(Command::Frames {
+                frames,
+                ingest_micros,
+            });
+        }
+    }
+
+    /// The origin took bytes.
+    pub(crate) fn credit(&mut self, link: LinkId, bytes: u64) {
+        if let Some(attached) = &mut self.attached
+            && attached.grant.link.id() == link
+        {
+            attached.credit.give(bytes);
+            self.pump();
+        }
+    }
+
+    /// Another origin, or another link, carries it on.
+    pub(crate) fn attach(&mut self, grant: Grant) {
+        if let Some(old) = self.attached.take() {
+            old.grant.link.send(Command::Unpublish {
+                id: old.grant.wire_id,
+                moved: true,
+            });
+        }
+        if let Some(since) = self.detached_since.take() {
+            info!(stream = %self.key, pause_ms = since.elapsed().as_millis(), "publish re-attached");
+        }
+        self.epoch = grant.epoch;
+        // An origin that knows the stream continues where it stopped; one that does not
+        // gets all that is kept, so that its subscribers find the frame they lack.
+        self.cursor = match (grant.next, self.replay.tail()) {
+            (0, Some(tail)) => Cursor::resume_at(tail),
+            (next, _) => Cursor::resume_at(Position {
+                epoch: self.epoch,
+                seq: next,
+            }),
+        };
+        self.unsent = self.replay.bytes() as u64;
+        let credit = Credit::new(grant.credit);
+        self.attached = Some(Attached { grant, credit });
+        self.pump();
+    }
+
+    /// The link that held it is gone.
+    pub(crate) fn detach(&mut self, now: Instant) {
+        if self.attached.take().is_some() {
+            self.detached_since = Some(now);
+        }
+    }
+
+    /// The publisher is done.
+    pub(crate) fn unpublish(self) {
+        if let Some(Attached { grant, .. }) = self.attached {
+            grant.link.send(Command::Unpublish {
+                id: grant.wire_id,
+                moved: false,
+            });
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! A shard: one thread with its own reactor, and the connections that live on it.
+//!
+//! Everything of a connection (socket, session, cursors) is touched by its shard's
+//! thread alone, so nothing of it is locked. The rest of the edge speaks to a shard by
+//! messages.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fabric::v1::refused::Reason;
+use media::Backlog;
+use model::StreamKey;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::accept::Accepted;
+use crate::channel::{Change, ChannelId, Item};
+use crate::connection::{self, Connection};
+use crate::limits::INBOX_BATCH;
+use crate::link::{Grant, LinkId};
+use crate::play::LocalChannel;
+use crate::upstream::Ask;
+
+/// One publish of one client of this edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PublicationId(pub u64);
+
+/// What the edge tells a shard.
+pub(crate) enum ToShard {
+    /// A client came.
+    Accept(Box<Accepted>),
+    /// Answers [`Ask::Join`].
+    Joined {
+        /// The channel's number.
+        channel: ChannelId,
+        /// The stream.
+        key: StreamKey,
+        /// What a viewer may join at.
+        backlog: Box<Backlog>,
+    },
+    /// Frames of a stream.
+    Media {
+        /// Which.
+        channel: ChannelId,
+        /// The frames.
+        items: Arc<[Item]>,
+        /// Dropped when they are taken.
+        credit: Arc<dyn Send + Sync>,
+    },
+    /// A stream's publisher came or left.
+    Source {
+        /// Which.
+        channel: ChannelId,
+        /// How.
+        change: Change,
+    },
+    /// A publish is granted, for the first time or again.
+    Granted {
+        /// Which.
+        publication: PublicationId,
+        /// By whom.
+        grant: Grant,
+    },
+    /// The origin took bytes.
+    Credit {
+        /// Which.
+        publication: PublicationId,
+        /// On which link.
+        link: LinkId,
+        /// How many.
+        bytes: u64,
+    },
+    /// The link that held a publish is gone.
+    Detached {
+        /// Which.
+        publication: PublicationId,
+    },
+    /// Say where a publish stands, so that it can be carried on elsewhere.
+    Reattach {
+        /// Which.
+        publication: PublicationId,
+    },
+    /// A publish is refused, or over by the fabric's decision.
+    Ended {
+        /// Which.
+        publication: PublicationId,
+        /// Why.
+        reason: Reason,
+    },
+    /// The edge drains: ask clients that can to go elsewhere.
+    Drain,
+    /// Close every connection with a status, then end.
+    Close,
+}
+
+impl std::fmt::Debug for ToShard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ToShard")
+    }
+}
+
+/// The way to a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardHandle {
+    index: usize,
+    inbox: mpsc::UnboundedSender<ToShard>,
+    load: Arc<AtomicUsize>,
+}
+
+impl ShardHandle {
+    /// Which shard.
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Queues a message. Media is bounded by the credits of its subscriptions and
+    /// accepted connections by the permits of the listeners; the rest is small change
+    /// per stream.
+    pub(crate) fn send(&self, message: ToShard) {
+        let _ = self.inbox.send(message);
+    }
+
+    /// Counts a connection that is about to be sent.
+    pub(crate) fn expect(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections on the shard or on their way to it.
+    pub(crate) fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+}
+
+/// How connections behave.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How long what arrives may wait for more, before viewers are written to.
+    pub(crate) coalesce: Duration,
+    /// Chunk size towards clients.
+    pub(crate) chunk_size: u32,
+    /// How long a publish is kept while no origin holds it.
+    pub(crate) publish_keep: Duration,
+    /// How long a client waits for the right to publish.
+    pub(crate) publish_wait: Duration,
+    /// Session timeouts and limits.
+    pub(crate) session: session::ServerSetup,
+}
+
+/// A shard's own state.
+pub(crate) struct Shard {
+    /// How others reach it.
+    pub(crate) handle: ShardHandle,
+    /// How connections behave.
+    pub(crate) settings: Settings,
+    /// The way to the upstream task.
+    pub(crate) upstream: mpsc::UnboundedSender<Ask>,
+    /// Streams watched here.
+    channels: RefCell<HashMap<StreamKey, Rc<LocalChannel>>>,
+    joined: RefCell<HashMap<ChannelId, Rc<LocalChannel>>>,
+    /// Publishes asked for or granted here.
+    pub(crate) publications: RefCell<HashMap<PublicationId, Rc<Connection>>>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next: Cell<u64>,
+    left: Notify,
+    walking: Cell<bool>,
+    leaving: RefCell<Vec<(Rc<LocalChannel>, Rc<Connection>)>>,
+    /// What a read is read into.
+    pub(crate) read_buffer: RefCell<bytes::BytesMut>,
+}
+
+/// Starts a shard's thread. It ends after [`ToShard::Close`], when every connection is
+/// closed.
+///
+/// # Errors
+/// The thread or its reactor cannot be made.
+pub(crate) fn start(
+    index: usize,
+    settings: Settings,
+    upstream: mpsc::UnboundedSender<Ask>,
+) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
+    let (inbox, receiver) = mpsc::unbounded_channel();
+    let handle = ShardHandle {
+        index,
+        inbox,
+        load: Arc::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let own = handle.clone();
+    let thread = std::thread::Builder::new()
+        .name(format!("shard-{index}"))
+        .spawn(move || {
+            let shard = Rc::new(Shard {
+                handle: own,
+                settings,
+                upstream,
+                channels: RefCell::default(),
+                joined: RefCell::default(),
+                publications: RefCell::default(),
+                connections: RefCell::default(),
+                next: Cell::new(0),
+                left: Notify::new(),
+                walking: Cell::new(false),
+                leaving: RefCell::default(),
+                read_buffer: RefCell::default(),
+            });
+            LocalSet::new().block_on(&runtime, shard.run(receiver));
+        })?;
+    Ok((handle, thread))
+}
+
+impl Shard {
+    async fn run(self: Rc<Self>, mut inbox: mpsc::UnboundedReceiver<ToShard>) {
+        let mut ready = Vec::with_capacity(INBOX_BATCH);
+        let mut due: Vec<Rc<LocalChannel>> = Vec::new();
+        let mut closing = false;
+        loop {
+            let flush_at = due
+                .iter()
+                .filter_map(|channel| channel.flush_at.get())
+                .min();
+            tokio::select! {
+                biased;
+                count = inbox.recv_many(&mut ready, INBOX_BATCH) => if count == 0 { return },
+                () = sleep_until(flush_at) => {}
+                () = self.empty(), if closing => return,
+            }
+            for message in ready.drain(..) {
+                closing |= matches!(message, ToShard::Close);
+                self.handle(message, &mut due);
+            }
+            let now = Instant::now();
+            due.retain(|channel| {
+                if channel.flush_at.get().is_some_and(|at| at > now) {
+                    return true;
+                }
+                channel.flush_at.set(None);
+                self.walk(channel, |viewer| viewer.pump_from_walk(&self));
+                false
+            });
+            // The clients' own tasks get their turn between two walks.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn handle(self: &Rc<Self>, message: ToShard, due: &mut Vec<Rc<LocalChannel>>) {
+        match message {
+            ToShard::Accept(accepted) => self.accept(*accepted),
+            ToShard::Joined {
+                channel,
+                key,
+                backlog,
+            } => {
+                // The last viewer may have left while the answer was under way.
+                let Some(local) = self.channels.borrow().get(&key).cloned() else {
+                    self.ask(Ask::Leave {
+                        channel,
+                        shard: self.handle.index,
+                    });
+                    return;
+                };
+                // A stream left and watched again before the first answer is answered twice.
+                if local.id.get() == Some(channel) {
+                    return;
+                }
+                local.joined(channel, *backlog);
+                self.joined.borrow_mut().insert(channel, local.clone());
+                due.push(local);
+            }
+            ToShard::Media {
+                channel,
+                items,
+                credit: _credit,
+            } => {
+                let Some(local) = self.joined.borrow().get(&channel).cloned() else {
+                    return;
+                };
+                local.push(&items);
+                if local.flush_at.get().is_none() {
+                    local
+                        .flush_at
+                        .set(Some(Instant::now() + self.settings.coalesce));
+                    due.push(local);
+                }
+            }
+            ToShard::Source { channel, change } => {
+                if let Some(local) = self.joined.borrow().get(&channel).cloned() {
+                    self.walk(&local, |viewer| viewer.source_changed(self, &local, change));
+                }
+            }
+            ToShard::Granted { publication, grant } => match self.publisher(publication) {
+                Some(connection) => connection.granted(self, publication, grant),
+                None => grant.decline(),
+            },
+            ToShard::Credit {
+                publication,
+                link,
+                bytes,
+            } => {
+                if let Some(connection) = self.publisher(publication) {
+                    connection.credited(publication, link, bytes);
+                }
+            }
+            ToShard::Detached { publication } => {
+                if let Some(connection) = self.publisher(publication) {
+                    connection.detached(publication);
+                }
+            }
+            ToShard::Reattach { publication } => {
+                let position = self
+                    .publisher(publication)
+                    .and_then(|c| c.position(publication));
+                self.ask(match position {
+                    Some((epoch, next)) => Ask::Reattach {
+                        publication,
+                        epoch,
+                        next,
+                    },
+                    None => Ask::Unpublish { publication },
+                });
+            }
+            ToShard::Ended {
+                publication,
+                reason,
+            } => {
+                if let Some(connection) = self.publisher(publication) {
+                    connection.ended(self, publication, reason);
+                }
+            }
+            ToShard::Drain => self.each(Connection::drain),
+            ToShard::Close => self.each(Connection::close),
+        }
+    }
+
+    fn publisher(&self, publication: PublicationId) -> Option<Rc<Connection>> {
+        self.publications.borrow().get(&publication).cloned()
+    }
+
+    fn each(self: &Rc<Self>, act: impl Fn(&Rc<Connection>, &Rc<Self>)) {
+        let all: Vec<_> = self.connections.borrow().values().cloned().collect();
+        for connection in all {
+            act(&connection, self);
+        }
+    }
+
+    fn accept(self: &Rc<Self>, accepted: Accepted) {
+        let number = self.number();
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            match Connection::open(&shard, number, accepted).await {
+                Ok(connection) => {
+                    shard
+                        .connections
+                        .borrow_mut()
+                        .insert(number, connection.clone());
+                    connection::drive(&connection, &shard).await;
+                    shard.connections.borrow_mut().remove(&number);
+                }
+                Err(error) => tracing::debug!(%error, "connection was not taken over"),
+            }
+            shard.handle.load.fetch_sub(1, Ordering::Relaxed);
+            shard.left.notify_one();
+        });
+    }
+
+    /// A number that no other thing of this edge has.
+    fn number(&self) -> u64 {
+        let next = self.next.get() + 1;
+        self.next.set(next);
+        (self.handle.index as u64) << 48 | next
+    }
+
+    /// A new publication's number.
+    pub(crate) fn publication(&self) -> PublicationId {
+        PublicationId(self.number())
+    }
+
+    /// Asks the upstream task.
+    pub(crate) fn ask(&self, ask: Ask) {
+        // Unbounded: an ask costs the upstream task less than the command behind it costs
+        // the shard that parsed it, so the queue cannot outgrow the shards' inboxes.
+        if self.upstream.send(ask).is_err() {
+            error!("the upstream task is gone");
+        }
+    }
+
+    /// A publish is over here.
+    pub(crate) fn forget(&self, publication: PublicationId) {
+        self.publications.borrow_mut().remove(&publication);
+    }
+
+    /// The channel of a stream; asks for it when nobody here watches it yet.
+    pub(crate) fn channel(&self, key: &StreamKey) -> Rc<LocalChannel> {
+        if let Some(channel) = self.channels.borrow().get(key) {
+            return channel.clone();
+        }
+        let channel = Rc::new(LocalChannel::new(key.clone()));
+        self.channels
+            .borrow_mut()
+            .insert(key.clone(), channel.clone());
+        self.ask(Ask::Join {
+            key: key.clone(),
+            shard: self.handle.clone(),
+        });
+        channel
+    }
+
+    /// A viewer leaves a channel; with the last one the shard lets go of it.
+    pub(crate) fn leave(&self, channel: Rc<LocalChannel>, viewer: Rc<Connection>) {
+        self.leaving.borrow_mut().push((channel, viewer));
+        // A walk goes on over the list that the viewer is in.
+        if !self.walking.get() {
+            self.settle_leaving();
+        }
+    }
+
+    /// Calls `visit` for every viewer of a channel, in whose course viewers may leave.
+    fn walk(&self, channel: &LocalChannel, visit: impl FnMut(&Rc<Connection>)) {
+        self.walking.set(true);
+        channel.each(visit);
+        self.walking.set(false);
+        self.settle_leaving();
+    }
+
+    fn settle_leaving(&self) {
+        for (channel, viewer) in self.leaving.take() {
+            if channel.remove(&viewer) {
+                self.let_go(&channel);
+            }
+        }
+    }
+
+    fn let_go(&self, channel: &LocalChannel) {
+        self.channels.borrow_mut().remove(&channel.key);
+        if let Some(id) = channel.id.get() {
+            self.joined.borrow_mut().remove(&id);
+            self.ask(Ask::Leave {
+                channel: id,
+                shard: self.handle.index,
+            });
+        }
+    }
+
+    /// Resolves when no connection is left.
+    async fn empty(&self) {
+        while self.handle.load() > 0 {
+            self.left.notified().await;
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
