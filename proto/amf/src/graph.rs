@@ -1,8 +1,9 @@
 //! Containers that appear more than once, and containers inside themselves.
 //!
-//! Containers are numbered through the message in order of their first appearance, in AMF0
-//! and in AMF3 parts alike. This number is what [`Value::Reference`] holds. In a message
-//! without AMF3 parts it is the AMF0 reference index.
+//! Containers are numbered through a top-level value in order of their first appearance, in
+//! AMF0 and in AMF3 parts alike. This number is what [`Value::Reference`] holds. It is not the
+//! index on the wire: that one counts through the message in AMF0, counts dates, XML and byte
+//! arrays too in AMF3, and begins anew in every AMF3 part.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,7 +87,7 @@ impl Identity {
     }
 }
 
-/// The containers that are being written, message-wide.
+/// The containers of a top-level value that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Visits {
     /// The numbers of shared containers by address. Looked up, never iterated: addresses
@@ -110,6 +111,13 @@ pub(crate) struct Open {
 }
 
 impl Visits {
+    /// Another top-level value begins.
+    pub(crate) fn renumber(&mut self) {
+        self.ordinals.clear();
+        self.open.clear();
+        self.next = 0;
+    }
+
     pub(crate) fn enter(&mut self, identity: Identity, scope: u32, index: usize) -> Open {
         let before = self.next;
         let ordinal = if identity.shared {

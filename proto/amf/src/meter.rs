@@ -15,7 +15,7 @@ pub(crate) struct Meter {
     depth: usize,
     /// The deepest level reached inside the containers that are open.
     deepest: usize,
-    /// How many containers were opened: the number of the next one.
+    /// How many containers of this top-level value were opened: the number of the next one.
     ordinal: u32,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Weight {
 /// The state of the meter when a container was opened.
 #[derive(Debug)]
 pub(crate) struct Entered {
-    /// The container's number in the message, in order of appearance.
+    /// The container's number in its top-level value, in order of appearance.
     pub(crate) ordinal: u32,
     values: usize,
     bytes: usize,
@@ -48,6 +48,11 @@ impl Meter {
             deepest: 0,
             ordinal: 0,
         }
+    }
+
+    /// Another top-level value begins.
+    pub(crate) const fn renumber(&mut self) {
+        self.ordinal = 0;
     }
 
     pub(crate) fn pay_values(&mut self, count: usize) -> Result<(), Limit> {

@@ -53,9 +53,10 @@ pub enum Value {
     Dictionary(Arc<Dictionary>),
     /// AMF0 0x0D.
     Unsupported,
-    /// A reference to a container that is still open (a cycle): its number among the
-    /// containers of the message in order of appearance, which without AMF3 parts is its
-    /// index in the reference table. Kept as it stands, because a tree cannot hold a cycle.
+    /// A reference to a container that is still open (a cycle), because a tree cannot hold
+    /// one: its number among the containers of the top-level value it is in, in order of
+    /// first appearance. Of a message's first complex value this is the AMF0 reference index.
+    /// Counting from the top-level value lets an argument move to another message.
     Reference(u32),
 }
 

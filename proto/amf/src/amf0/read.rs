@@ -75,6 +75,7 @@ impl<'a> Decoder<'a> {
         if self.input.is_empty() {
             return Ok(None);
         }
+        self.meter.renumber();
         let read = self.pay(1).and_then(|()| self.value());
         read.map(Some)
             .inspect_err(|error| self.failed = Some(error.clone()))

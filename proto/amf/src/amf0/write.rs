@@ -85,6 +85,7 @@ impl Encoder {
     /// then, and the message should be given up.
     pub fn write(&mut self, value: &Value, out: &mut BytesMut) -> Result<(), Error> {
         let len = out.len();
+        self.visits.renumber();
         self.value(value, out).inspect_err(|_| out.truncate(len))
     }
 

@@ -77,6 +77,7 @@ impl<'a> Decoder<'a> {
         if self.input.is_empty() {
             return Ok(None);
         }
+        self.meter.renumber();
         let mut reader = Reader {
             input: &mut self.input,
             meter: &mut self.meter,

@@ -87,6 +87,7 @@ impl Encoder {
     /// given up.
     pub fn write(&mut self, value: &Value, out: &mut BytesMut) -> Result<(), Error> {
         let len = out.len();
+        self.visits.renumber();
         let mut writer = Writer {
             meter: &mut self.meter,
             visits: &mut self.visits,
