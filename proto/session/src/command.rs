@@ -1,7 +1,7 @@
 //! A command message: name, transaction, command object, arguments (RTMP 1.0 §7.1.1).
 
 use amf::Value;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use rtmp::{Message, MessageKind, StreamId};
 
 use crate::event::ObjectEncoding;
@@ -38,7 +38,7 @@ impl Command {
     /// Reads the body of a command message of either kind.
     pub(crate) fn read(message: &Message) -> Result<Self, String> {
         let body = behind_selector(message.kind, &message.payload);
-        let mut values = amf::command::read(&body)
+        let mut values = amf::command::read(body)
             .map_err(|e| e.to_string())?
             .into_iter();
         let Some(Value::String(name)) = values.next() else {
@@ -74,29 +74,19 @@ impl Command {
     }
 }
 
-/// What follows the encoding selector of types 15 and 17. Only selector 0 exists; a
-/// body that begins otherwise was written without one.
-pub(crate) fn behind_selector(kind: MessageKind, payload: &Bytes) -> Bytes {
-    match kind {
-        MessageKind::CommandAmf3 | MessageKind::DataAmf3 if payload.first() == Some(&0) => {
-            payload.slice(1..)
-        }
-        MessageKind::UserControl
-        | MessageKind::Audio
-        | MessageKind::Video
-        | MessageKind::DataAmf3
-        | MessageKind::SharedObjectAmf3
-        | MessageKind::CommandAmf3
-        | MessageKind::DataAmf0
-        | MessageKind::SharedObjectAmf0
-        | MessageKind::CommandAmf0 => payload.clone(),
+/// What follows the encoding selector of type 17. Only selector 0 exists; a body that
+/// begins otherwise was written without one.
+fn behind_selector(kind: MessageKind, payload: &[u8]) -> &[u8] {
+    match payload {
+        [0, rest @ ..] if kind == MessageKind::CommandAmf3 => rest,
+        _ => payload,
     }
 }
 
 /// Writes a command. Type 20 is understood by every client; type 17 is used only where
 /// it is needed, for a client of encoding 3 that is to get a value which only AMF3 has.
 ///
-/// `None` when a value cannot be written.
+/// `None` when a value cannot be written, or not for this client.
 pub(crate) fn command(
     stream: StreamId,
     encoding: ObjectEncoding,
@@ -105,28 +95,20 @@ pub(crate) fn command(
     object: Value,
     args: impl IntoIterator<Item = Value>,
 ) -> Option<Message> {
-    let mut body = BytesMut::new();
-    write(&Value::from(name), &mut body)?;
-    write(&Value::Number(transaction), &mut body)?;
-    write(&object, &mut body)?;
-    let mut kind = MessageKind::CommandAmf0;
-    for arg in args {
-        if encoding == ObjectEncoding::Amf3 && needs_amf3(&arg) {
-            kind = MessageKind::CommandAmf3;
-            // AMF0 §3.1: the avmplus-object-marker switches one value to AMF3.
-            body.put_u8(0x11);
-            amf::amf3::write(&arg, &mut body).ok()?;
-        } else {
-            write(&arg, &mut body)?;
-        }
+    let mut values = vec![name.into(), Value::Number(transaction), object];
+    values.extend(args);
+    let amf3 = values.iter().any(needs_amf3);
+    if amf3 && encoding == ObjectEncoding::Amf0 {
+        return None;
     }
-    let payload = if kind == MessageKind::CommandAmf3 {
+    let body = amf::amf0::write_all(&values).ok()?;
+    let (kind, payload) = if amf3 {
         let mut selected = BytesMut::with_capacity(body.len() + 1);
         selected.put_u8(0);
         selected.extend_from_slice(&body);
-        selected.freeze()
+        (MessageKind::CommandAmf3, selected.freeze())
     } else {
-        body.freeze()
+        (MessageKind::CommandAmf0, body)
     };
     Some(Message {
         kind,
@@ -147,10 +129,6 @@ pub(crate) fn data(stream: StreamId, values: &[Value]) -> Option<Message> {
     })
 }
 
-fn write(value: &Value, body: &mut BytesMut) -> Option<()> {
-    amf::amf0::write(value, body).ok()
-}
-
 /// A number as 32 bits without sign, when it is whole and in range.
 #[allow(
     clippy::cast_possible_truncation,
@@ -161,7 +139,7 @@ pub(crate) fn whole(number: f64) -> Option<u32> {
     fits.then_some(number as u32)
 }
 
-/// Whether a value loses something in AMF0.
+/// Whether a value has no place in AMF0; the writer switches to AMF3 for it.
 fn needs_amf3(value: &Value) -> bool {
     match value {
         Value::ByteArray(_) | Value::Vector(_) | Value::Dictionary(_) => true,
@@ -169,7 +147,8 @@ fn needs_amf3(value: &Value) -> bool {
             !array.dense.is_empty() || array.pairs.iter().any(|(_, v)| needs_amf3(v))
         }
         Value::TypedObject(object) => {
-            object.external.is_some() || object.pairs.iter().any(|(_, v)| needs_amf3(v))
+            let traits = object.sealed > 0 || object.dynamic || object.external.is_some();
+            traits || object.pairs.iter().any(|(_, v)| needs_amf3(v))
         }
         Value::Object(pairs) => pairs.iter().any(|(_, v)| needs_amf3(v)),
         Value::StrictArray(values) => values.iter().any(needs_amf3),

@@ -8,7 +8,7 @@ use model::{AppInstance, Kind};
 use rtmp::{Message, MessageKind, StreamId, UserControl};
 
 use crate::call::Requests;
-use crate::command::{Command, behind_selector, whole};
+use crate::command::{Command, whole};
 use crate::error::{Error, Misbehaviour};
 use crate::event::{Capabilities, Event, Notice, Reply, RequestId};
 use crate::limits::{METHOD_NAME_MAX, STREAMS_MAX};
@@ -156,9 +156,8 @@ impl Connection {
         out: &mut Outbox,
         requests: &mut Requests,
     ) -> bool {
-        let payload = behind_selector(message.kind, &message.payload);
         self.with_stream(message.stream, out, requests, |stream, desk| {
-            stream.handle_media(kind, message.time, payload, desk)
+            stream.handle_media(kind, message.time, message.payload, desk)
         })
         .unwrap_or(false)
     }

@@ -90,7 +90,7 @@ struct Connecting {
     transaction: Transaction,
     at: model::AppInstance,
     capabilities: Capabilities,
-    /// Commands of a client that does not wait for the answer.
+    /// Commands and user control of a client that does not wait for the answer.
     waiting: VecDeque<Message>,
     waiting_bytes: usize,
 }
@@ -335,10 +335,10 @@ impl ServerSession {
         match &mut self.phase {
             Phase::AwaitingConnect { .. } => self.take_connect(&message),
             Phase::Connecting(connecting) => {
-                if is_command(message.kind) {
+                if is_command(message.kind) || message.kind == MessageKind::UserControl {
                     return connecting.hold(message);
                 }
-                self.dropped += u64::from(message.kind != MessageKind::UserControl);
+                self.dropped += 1;
                 Ok(())
             }
             Phase::Connected(connection) => {

@@ -70,7 +70,7 @@ table! {
     ConnectRejected Error "NetConnection.Connect.Rejected" "[ Server.Reject ] : ({}).";
     /// `connect` names no application of ours.
     ConnectInvalidApp Error "NetConnection.Connect.InvalidApp"
-        "[ Server.Reject ] : Application ({}) is not defined.";
+        "[ Server.Reject ] : (_defaultRoot_, _defaultVHost_) : Application ({}) is not defined.";
     /// `connect` could not be served.
     ConnectFailed Error "NetConnection.Connect.Failed" "Connection failed.";
     /// The server closes the connection.

@@ -1,0 +1,533 @@
+//! What must hold for any sequence of operations on a server session. The fuzz target
+//! and the replay of its corpus run this.
+//!
+//! The bytes are read as operations: a client's messages, the shell's replies and
+//! notices, and time. A model beside the session keeps the books.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use amf::Value;
+use bytes::Bytes;
+use rtmp::{Message, MessageKind, StreamId};
+
+use crate::event::{Event, Notice, Output, Refusal, Reply, RequestId};
+use crate::limits::{OPEN_CALLS_MAX, STREAMS_MAX, WAITING_MESSAGES_MAX};
+use crate::server::{ServerSession, ServerSetup};
+
+/// The most outputs one operation may cause: an accepted `connect` with all that waited
+/// for it, each with its handful of messages.
+const OUTPUTS_MAX: usize = 16 * (WAITING_MESSAGES_MAX + 1);
+
+/// Runs the operations that the bytes stand for.
+pub fn session(bytes: &[u8], start: Instant) {
+    let mut input = Input(bytes);
+    let mut books = Books::default();
+    let mut session = ServerSession::new(ServerSetup::new(1), start);
+    let mut now = start;
+    while let Some(operation) = input.byte() {
+        let result = match operation % 16 {
+            0..=6 => session.handle_message(input.command(), now),
+            7 => session.handle_message(input.connect(), now),
+            8 | 9 => session.handle_message(input.media(), now),
+            10 => session.handle_message(input.raw(), now),
+            11 | 12 => {
+                let (request, reply) = input.reply(&books);
+                books.answered(request, &reply);
+                session.handle_reply(request, reply, now)
+            }
+            13 => {
+                let (stream, notice) = (input.stream(), input.notice());
+                books.noticed(stream, notice);
+                session.handle_notice(stream, notice, now);
+                Ok(())
+            }
+            14 => {
+                now += Duration::from_millis(100 * u64::from(input.byte().unwrap_or(1)));
+                session.handle_timeout(now);
+                let due = session.deadline();
+                assert!(
+                    due.is_none_or(|at| at > now),
+                    "a deadline stays due: a busy loop"
+                );
+                Ok(())
+            }
+            _ => {
+                match input.byte().unwrap_or(0) % 8 {
+                    0 => session.close(input.refusal(), now),
+                    1..=4 => session.handle_traffic(now),
+                    _ => drop(session.request_reconnect(Some("rtmp://h/a"), now)),
+                }
+                Ok(())
+            }
+        };
+        // Replies are drawn from what was asked, but their kind is drawn blindly.
+        let over = result.is_err_and(|error| error.is_fatal());
+        books.drain(&mut session);
+        if over {
+            assert!(session.is_closed(), "a fatal error ends the session");
+        }
+        if session.is_closed() {
+            books.over = true;
+        }
+    }
+}
+
+/// What a shell would know.
+#[derive(Debug, Default)]
+struct Books {
+    asked: BTreeMap<RequestId, Question>,
+    /// Streams with a publish or a play of which the shell must hear the end.
+    held: BTreeMap<StreamId, Role>,
+    next: u64,
+    over: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    Connect,
+    Call,
+    Publish(StreamId),
+    Play(StreamId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Asked with this request.
+    Asking(RequestId),
+    Publishing,
+    Playing,
+}
+
+impl Books {
+    fn answered(&mut self, request: RequestId, reply: &Reply) {
+        let Some(question) = self.asked.get(&request).copied() else {
+            return;
+        };
+        let yes = match (question, reply) {
+            (Question::Call, Reply::Result(_) | Reply::Failed(_)) => false,
+            (
+                Question::Connect | Question::Publish(_) | Question::Play(_),
+                Reply::Accept | Reply::Refuse(_),
+            ) => matches!(reply, Reply::Accept),
+            // A misuse: the question stays open.
+            (Question::Call, Reply::Accept | Reply::Refuse(_))
+            | (
+                Question::Connect | Question::Publish(_) | Question::Play(_),
+                Reply::Result(_) | Reply::Failed(_),
+            ) => return,
+        };
+        self.asked.remove(&request);
+        let (stream, role) = match question {
+            Question::Publish(stream) => (stream, Role::Publishing),
+            Question::Play(stream) => (stream, Role::Playing),
+            Question::Connect | Question::Call => return,
+        };
+        if yes {
+            self.held.insert(stream, role);
+        } else {
+            self.held.remove(&stream);
+        }
+    }
+
+    fn noticed(&mut self, stream: StreamId, notice: Notice) {
+        let ends = match notice {
+            Notice::Complete => Some(Role::Playing),
+            Notice::Superseded | Notice::Lost => Some(Role::Publishing),
+            Notice::Published | Notice::Unpublished | Notice::InsufficientBandwidth => None,
+        };
+        if ends.is_some() && self.held.get(&stream).copied() == ends {
+            self.held.remove(&stream);
+        }
+    }
+
+    fn drain(&mut self, session: &mut ServerSession) {
+        let mut outputs = 0;
+        while let Some(output) = session.poll_output() {
+            outputs += 1;
+            assert!(!self.over, "{output:?} after the end");
+            match output {
+                Output::Message(message) => check_message(&message),
+                Output::Event(event) => self.note(event),
+            }
+        }
+        assert!(outputs <= OUTPUTS_MAX, "{outputs} outputs of one operation");
+        assert!(self.held.len() <= STREAMS_MAX, "too many streams");
+        let calls = self
+            .asked
+            .values()
+            .filter(|q| **q == Question::Call)
+            .count();
+        assert!(calls <= OPEN_CALLS_MAX, "{calls} open calls");
+    }
+
+    fn ask(&mut self, request: RequestId, question: Question) {
+        assert!(request.0 >= self.next, "a request's number appears twice");
+        self.next = request.0 + 1;
+        self.asked.insert(request, question);
+    }
+
+    fn hold(&mut self, stream: StreamId, request: RequestId) {
+        let before = self.held.insert(stream, Role::Asking(request));
+        assert_eq!(
+            before, None,
+            "stream {} is asked for twice without an end",
+            stream.0
+        );
+    }
+
+    fn note(&mut self, event: Event) {
+        match event {
+            Event::Connect { request, .. } => self.ask(request, Question::Connect),
+            Event::Call {
+                request: Some(request),
+                ..
+            } => self.ask(request, Question::Call),
+            Event::Call { request: None, .. } => {}
+            Event::Publish {
+                request, stream, ..
+            } => {
+                self.ask(request, Question::Publish(stream));
+                self.hold(stream, request);
+            }
+            Event::Play {
+                request, stream, ..
+            } => {
+                self.ask(request, Question::Play(stream));
+                self.hold(stream, request);
+            }
+            Event::Frame { stream, .. } => {
+                let role = self.held.get(&stream).copied();
+                assert_eq!(
+                    role,
+                    Some(Role::Publishing),
+                    "a frame without an accepted publish"
+                );
+            }
+            Event::Playback { stream, .. } => {
+                let role = self.held.get(&stream).copied();
+                assert_eq!(
+                    role,
+                    Some(Role::Playing),
+                    "a change without an accepted play"
+                );
+            }
+            Event::Finished { stream } => match self.held.remove(&stream) {
+                Some(Role::Asking(request)) => {
+                    self.asked.remove(&request);
+                }
+                Some(Role::Publishing | Role::Playing) => {}
+                None => unreachable!("stream {} ended twice", stream.0),
+            },
+            Event::Closed { .. } => self.over = true,
+        }
+    }
+}
+
+/// What goes to a client can be read by a client.
+fn check_message(message: &Message) {
+    let read = match message.kind {
+        MessageKind::CommandAmf0 | MessageKind::DataAmf0 => {
+            amf::amf0::read_all(&message.payload).is_ok()
+        }
+        MessageKind::CommandAmf3 => {
+            amf::amf0::read_all(message.payload.get(1..).unwrap_or_default()).is_ok()
+        }
+        MessageKind::UserControl => rtmp::UserControl::decode(&message.payload).is_ok(),
+        MessageKind::Audio
+        | MessageKind::Video
+        | MessageKind::DataAmf3
+        | MessageKind::SharedObjectAmf3
+        | MessageKind::SharedObjectAmf0 => false,
+    };
+    assert!(read, "an unreadable message leaves: {message:?}");
+}
+
+/// Draws operations from bytes. What is missing is zero.
+struct Input<'a>(&'a [u8]);
+
+const COMMANDS: [&str; 32] = [
+    "createStream",
+    "publish",
+    "play",
+    "deleteStream",
+    "closeStream",
+    "pause",
+    "seek",
+    "play2",
+    "receiveAudio",
+    "receiveVideo",
+    "releaseStream",
+    "FCPublish",
+    "FCUnpublish",
+    "FCSubscribe",
+    "FCUnsubscribe",
+    "getStreamLength",
+    "_checkbw",
+    "checkBandwidth",
+    "initStream",
+    "setPeerInfo",
+    "pauseRaw",
+    "_result",
+    "_error",
+    "onStatus",
+    "close",
+    "ping",
+    "method",
+    "a.b.c",
+    "connect",
+    "createStream",
+    "publish",
+    "play",
+];
+
+const TEXTS: [&str; 16] = [
+    "a",
+    "b",
+    "mp4:a/b.f4v?x=1",
+    "",
+    "../a",
+    "live",
+    "record",
+    "append",
+    "appendWithGap",
+    "switch",
+    "stop",
+    "reset",
+    "flv:a",
+    "live/room",
+    "é?\u{1}",
+    "streamName",
+];
+
+const NUMBERS: [f64; 16] = [
+    0.0,
+    1.0,
+    -1.0,
+    -2.0,
+    -2000.0,
+    2.0,
+    3.0,
+    0.5,
+    1e300,
+    f64::NAN,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    4_294_967_295.0,
+    256.0,
+    9_007_199_254_740_993.0,
+    -0.0,
+];
+
+const KEYS: [&str; 16] = [
+    "app",
+    "tcUrl",
+    "objectEncoding",
+    "fourCcList",
+    "videoFourCcInfoMap",
+    "capsEx",
+    "CapsEx",
+    "streamName",
+    "oldStreamName",
+    "transition",
+    "start",
+    "len",
+    "flashVer",
+    "pageUrl",
+    "swfUrl",
+    "audioFourCcInfoMap",
+];
+
+impl Input<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.byte().unwrap_or(0)) % bound
+    }
+
+    fn of<T: Copy>(&mut self, table: &[T]) -> Option<T> {
+        let index = self.below(table.len());
+        table.get(index).copied()
+    }
+
+    fn text(&mut self) -> &'static str {
+        self.of(&TEXTS).unwrap_or_default()
+    }
+
+    fn stream(&mut self) -> StreamId {
+        StreamId(u32::try_from(self.below(5)).unwrap_or(0))
+    }
+
+    fn value(&mut self, depth: usize) -> Value {
+        match self.below(if depth == 0 { 6 } else { 10 }) {
+            0 => Value::Null,
+            1 => Value::Undefined,
+            2 => Value::Boolean(self.below(2) == 1),
+            3 | 4 => Value::from(self.text()),
+            5 => Value::Number(self.of(&NUMBERS).unwrap_or_default()),
+            6 => Value::array(
+                (0..self.below(3))
+                    .map(|_| self.value(depth - 1))
+                    .collect::<Vec<_>>(),
+            ),
+            7 => Value::ByteArray(Bytes::from_static(b"bytes")),
+            _ => {
+                let count = self.below(4);
+                Value::object(
+                    (0..count)
+                        .map(|_| (self.of(&KEYS).unwrap_or_default(), self.value(depth - 1)))
+                        .collect::<Vec<_>>(),
+                )
+            }
+        }
+    }
+
+    fn command(&mut self) -> Message {
+        let stream = self.stream();
+        let name = self.of(&COMMANDS).unwrap_or_default();
+        let mut values = vec![name.into()];
+        let shape = self.byte().unwrap_or(0);
+        values.push(if shape & 1 == 0 {
+            Value::Number(f64::from(shape))
+        } else {
+            self.value(0)
+        });
+        values.push(Value::Null);
+        for _ in 0..(shape >> 1) % 5 {
+            values.push(self.value(2));
+        }
+        let payload = amf::amf0::write_all(&values).unwrap_or_default();
+        if shape & 0x80 == 0 {
+            return Message {
+                kind: MessageKind::CommandAmf0,
+                stream,
+                time: 0,
+                payload,
+            };
+        }
+        let payload = Bytes::from([&[0], &payload[..]].concat());
+        Message {
+            kind: MessageKind::CommandAmf3,
+            stream,
+            time: 0,
+            payload,
+        }
+    }
+
+    /// A `connect` that has a chance.
+    fn connect(&mut self) -> Message {
+        let mut object = vec![("app", Value::from(self.text()))];
+        for _ in 0..self.below(5) {
+            object.push((self.of(&KEYS).unwrap_or_default(), self.value(2)));
+        }
+        let values = ["connect".into(), Value::Number(1.0), Value::object(object)];
+        let payload = amf::amf0::write_all(&values).unwrap_or_default();
+        Message {
+            kind: MessageKind::CommandAmf0,
+            stream: StreamId(0),
+            time: 0,
+            payload,
+        }
+    }
+
+    fn media(&mut self) -> Message {
+        let stream = self.stream();
+        let kind = self
+            .of(&[
+                MessageKind::Audio,
+                MessageKind::Video,
+                MessageKind::DataAmf0,
+            ])
+            .unwrap_or(MessageKind::Audio);
+        let time = u32::from(self.byte().unwrap_or(0)) << 24;
+        let payload = if kind == MessageKind::DataAmf0 {
+            let name = self.of(&["@setDataFrame", "@clearDataFrame", "onMetaData", "x"]);
+            let values = [
+                Value::from(name.unwrap_or_default()),
+                self.value(1),
+                self.value(1),
+            ];
+            amf::amf0::write_all(&values).unwrap_or_default()
+        } else {
+            self.slice()
+        };
+        Message {
+            kind,
+            stream,
+            time,
+            payload,
+        }
+    }
+
+    fn raw(&mut self) -> Message {
+        let type_id = self.byte().unwrap_or(0) % 24;
+        let kind = MessageKind::from_type_id(type_id).unwrap_or(MessageKind::UserControl);
+        let stream = self.stream();
+        Message {
+            kind,
+            stream,
+            time: 0,
+            payload: self.slice(),
+        }
+    }
+
+    fn slice(&mut self) -> Bytes {
+        let len = self.below(32).min(self.0.len());
+        let (slice, rest) = self.0.split_at(len);
+        self.0 = rest;
+        Bytes::copy_from_slice(slice)
+    }
+
+    fn reply(&mut self, books: &Books) -> (RequestId, Reply) {
+        let open: BTreeSet<u64> = books.asked.keys().map(|id| id.0).collect();
+        let index = self.below(open.len() + 2);
+        // Now and then a number that is answered already, or was never asked.
+        let request = open
+            .iter()
+            .copied()
+            .nth(index)
+            .unwrap_or(books.next / 2 + index as u64);
+        let reply = match self.below(6) {
+            0..=2 => Reply::Accept,
+            3 => Reply::Refuse(self.refusal()),
+            4 => Reply::Result(self.value(2)),
+            _ => Reply::Failed(self.text().into()),
+        };
+        (RequestId(request), reply)
+    }
+
+    fn refusal(&mut self) -> Refusal {
+        match self.below(7) {
+            0 => Refusal::Rejected {
+                description: self.text().into(),
+                application: self.value(2),
+            },
+            1 => Refusal::Redirected {
+                url: self.text().into(),
+            },
+            2 => Refusal::InvalidApp,
+            3 => Refusal::AppShutdown,
+            4 => Refusal::BadName,
+            5 => Refusal::StreamNotFound,
+            _ => Refusal::Failed {
+                description: self.text().into(),
+            },
+        }
+    }
+
+    fn notice(&mut self) -> Notice {
+        let notices = [
+            Notice::Published,
+            Notice::Unpublished,
+            Notice::InsufficientBandwidth,
+            Notice::Complete,
+            Notice::Superseded,
+            Notice::Lost,
+        ];
+        self.of(&notices).unwrap_or(Notice::Published)
+    }
+}
