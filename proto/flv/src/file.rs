@@ -1,7 +1,8 @@
 //! FLV files, read and written piece by piece: FLV 10.1 §E.2, §E.3.
 //!
 //! ```
-//! use bytes::{Bytes, BytesMut};
+//! # use selvage_flv as flv;
+//! use bytes::BytesMut;
 //! use flv::file::{Reader, Writer};
 //!
 //! let mut file = BytesMut::new();

@@ -21,8 +21,7 @@ pub(crate) struct Data {
 ///   slot of `name`. The command itself is not for players and is cut off.
 /// * `@clearDataFrame, name` ends that: `Clear`.
 /// * `onMetaData, …` as it stands is taken as if it had been set. Some encoders publish
-///   their metadata this way, and a
-///   player that joins later wants it all the same.
+///   their metadata this way, and a player that joins later wants it all the same.
 /// * Anything else is delivered once: `Data`.
 pub(crate) fn classify(mut body: Bytes) -> Result<Option<Data>, Error> {
     // A type 15 body is an AMF0 body behind a selector byte 0 (values that are AMF3 are

@@ -8,6 +8,7 @@
 //! Links break, origins are replaced by empty ones, readers lag, join and resume. A decoder
 //! refuses a picture without its key frame, a picture with another configuration than the
 //! publisher had in force there, and time that runs back.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
 mod publisher;
 
