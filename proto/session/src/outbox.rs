@@ -61,10 +61,14 @@ impl Outbox {
         self.write(stream, name, 0.0, Value::Null, args)
     }
 
-    /// `onStatus`.
+    /// `onStatus`. A value of the application that cannot be written is left out.
     pub(crate) fn status(&mut self, stream: StreamId, status: Status) {
+        let plain = status.plain();
         let info = status.info(&self.client_id);
-        self.command(stream, "onStatus", [info]);
+        if !self.command(stream, "onStatus", [info]) {
+            let info = plain.info(&self.client_id);
+            self.command(stream, "onStatus", [info]);
+        }
     }
 
     /// `_result`, if one is wanted. False when the value cannot be written.
@@ -78,7 +82,7 @@ impl Outbox {
         transaction.is_none_or(|t| self.write(stream, "_result", t.number(), object, [value]))
     }
 
-    /// `_error`, if an answer is wanted.
+    /// `_error`, if an answer is wanted; otherwise as [`Self::status`].
     pub(crate) fn error(
         &mut self,
         stream: StreamId,
@@ -87,8 +91,13 @@ impl Outbox {
         status: Status,
     ) {
         if let Some(transaction) = transaction {
+            let number = transaction.number();
+            let plain = status.plain();
             let info = status.info(&self.client_id);
-            self.write(stream, "_error", transaction.number(), object, [info]);
+            if !self.write(stream, "_error", number, object.clone(), [info]) {
+                let info = plain.info(&self.client_id);
+                self.write(stream, "_error", number, object, [info]);
+            }
         }
     }
 

@@ -195,6 +195,14 @@ impl Status {
         self
     }
 
+    /// The same without the properties that were added.
+    pub(crate) fn plain(&self) -> Self {
+        Self {
+            more: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// The info object. A status about a stream names it (`details`) and the client
     /// (`clientid`), as Flash Media Server does.
     #[must_use]
