@@ -112,7 +112,7 @@ impl Fixture {
             }
             Self::Hevc => {
                 "-c:v libx265 -preset ultrafast -pix_fmt yuv420p -c:a aac -b:a 64k -x265-params \
-                 keyint=25:min-keyint=25:scenecut=0:log-level=error"
+                 keyint=25:min-keyint=25:scenecut=0:open-gop=0:log-level=error"
             }
             Self::Av1 => {
                 "-c:v libaom-av1 -usage realtime -cpu-used 10 -g 25 -pix_fmt yuv420p \

@@ -1,11 +1,16 @@
 //! Real processes on the loopback: our cluster, and the programs of others that talk to it.
 
+pub mod arena;
 pub mod cluster;
+pub mod http;
+pub mod live;
 pub mod peer;
 pub mod process;
 pub mod raw;
 pub mod until;
 
+pub use arena::Arena;
 pub use cluster::{Cluster, Dev};
+pub use live::{Live, Pace, Viewer};
 pub use process::{Finished, Process};
 pub use until::{PLAYER, SOON, until, until_async, until_some};

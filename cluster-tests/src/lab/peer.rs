@@ -13,6 +13,9 @@ use super::process::{Finished, Process, target_dir};
 use super::until::{PLAYER, SOON, until_some};
 use crate::fixture::Fixture;
 
+/// The codecs that FFmpeg announces in `connect`.
+const ENHANCED: &str = "hvc1,av01,vp09,Opus,fLaC,ac-3,ec-3";
+
 /// Which FFmpeg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ffmpeg {
@@ -99,21 +102,62 @@ pub fn publish_once(fixture: Fixture, url: &str) -> Process {
 fn push_to(ffmpeg: Ffmpeg, url: &str, command: &mut Command) {
     command.args(["-f", "flv", "-flvflags", "no_duration_filesize"]);
     if ffmpeg == Ffmpeg::Modern {
-        command.args([
-            "-rtmp_enhanced_codecs",
-            "hvc1,av01,vp09,Opus,fLaC,ac-3,ec-3",
-        ]);
+        command.args(["-rtmp_enhanced_codecs", ENHANCED]);
     }
     command.arg(url);
 }
 
-/// What a player decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a player decoded: a checksum of every picture and every block of sound.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// Pictures.
-    pub video: usize,
+    /// Pictures, in the order they are shown.
+    pub video: Vec<String>,
     /// Blocks of sound.
-    pub audio: usize,
+    pub audio: Vec<String>,
+}
+
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} pictures, {} blocks of sound",
+            self.video.len(),
+            self.audio.len()
+        )
+    }
+}
+
+impl Decoded {
+    /// Checks that the pictures are those of a file that is repeated for ever, from one
+    /// of them on, without a gap.
+    ///
+    /// # Panics
+    /// When they are not.
+    #[track_caller]
+    pub fn shows(&self, file: &Self) {
+        let Some(first) = self.video.first() else {
+            panic!("no picture was decoded")
+        };
+        let starts = file
+            .video
+            .iter()
+            .enumerate()
+            .filter(|(_, sum)| *sum == first);
+        let agreeing = starts.map(|(start, _)| {
+            let expected = file.video.iter().cycle().skip(start);
+            self.video
+                .iter()
+                .zip(expected)
+                .take_while(|(ours, theirs)| ours == theirs)
+                .count()
+        });
+        let best = agreeing.max();
+        assert_eq!(
+            best,
+            Some(self.video.len()),
+            "pictures that agree with the published ones"
+        );
+    }
 }
 
 /// Plays so many seconds with FFmpeg and decodes them, without a single complaint.
@@ -122,19 +166,12 @@ pub struct Decoded {
 /// When the player fails or says anything.
 #[track_caller]
 pub fn decode(ffmpeg: Ffmpeg, url: &str, seconds: u32) -> Decoded {
-    let mut command = ffmpeg.command();
-    command.args(["-v", "error", "-xerror", "-nostdin"]);
-    if ffmpeg == Ffmpeg::Modern && url.starts_with("rtmp") {
-        command.args([
-            "-rtmp_enhanced_codecs",
-            "hvc1,av01,vp09,Opus,fLaC,ac-3,ec-3",
-        ]);
-    }
-    command.args(["-i", url, "-t", &seconds.to_string(), "-f", "framecrc", "-"]);
+    let mut command = player(ffmpeg, url);
+    command.args(["-t", &seconds.to_string(), "-f", "framecrc", "-"]);
     let name = format!("{ffmpeg:?} ffmpeg playing {url}");
     let finished = Process::spawn(&name, &command).wait(PLAYER).well(&name);
     assert_eq!(finished.stderr, "", "{name} complained");
-    count_decoded(&finished.stdout)
+    checksums(&finished.stdout)
 }
 
 /// Decodes a file.
@@ -146,18 +183,67 @@ pub fn decode_file(ffmpeg: Ffmpeg, file: &Path) -> Decoded {
     decode(ffmpeg, &file.display().to_string(), 3600)
 }
 
-/// Lines of FFmpeg's framecrc format: `#media_type 0: video`, then `0, dts, pts, …`.
-fn count_decoded(report: &str) -> Decoded {
-    let mut decoded = Decoded { video: 0, audio: 0 };
+/// How many packets of each track FFmpeg receives in so many seconds, undecoded.
+///
+/// # Panics
+/// When the player fails or says anything.
+#[track_caller]
+pub fn packets(ffmpeg: Ffmpeg, url: &str, seconds: u32) -> Vec<usize> {
+    let mut command = player(ffmpeg, url);
+    command.args([
+        "-t",
+        &seconds.to_string(),
+        "-map",
+        "0",
+        "-c",
+        "copy",
+        "-f",
+        "framecrc",
+        "-",
+    ]);
+    let name = format!("{ffmpeg:?} ffmpeg receiving {url}");
+    let finished = Process::spawn(&name, &command).wait(PLAYER).well(&name);
+    assert_eq!(finished.stderr, "", "{name} complained");
+    let lines = || {
+        finished
+            .stdout
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+    };
+    let of = |track: usize| {
+        lines()
+            .filter(|line| line.starts_with(&format!("{track},")))
+            .count()
+    };
+    (0..).map(of).take_while(|count| *count > 0).collect()
+}
+
+fn player(ffmpeg: Ffmpeg, url: &str) -> Command {
+    let mut command = ffmpeg.command();
+    command.args(["-v", "error", "-xerror", "-nostdin"]);
+    if ffmpeg == Ffmpeg::Modern && url.starts_with("rtmp") {
+        command.args(["-rtmp_enhanced_codecs", ENHANCED]);
+    }
+    command.args(["-i", url]);
+    command
+}
+
+/// Lines of FFmpeg's framecrc format: `#media_type 0: video`, then
+/// `0, dts, pts, duration, size, checksum`.
+fn checksums(report: &str) -> Decoded {
+    let mut decoded = Decoded::default();
     let kinds: Vec<(&str, &str)> = report
         .lines()
         .filter_map(|line| line.strip_prefix("#media_type ")?.split_once(": "))
         .collect();
     for line in report.lines().filter(|line| !line.starts_with('#')) {
-        let stream = line.split(',').next().unwrap_or_default().trim();
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let [stream, _, _, _, _, sum, ..] = fields[..] else {
+            continue;
+        };
         match kinds.iter().find(|(number, _)| *number == stream) {
-            Some((_, "video")) => decoded.video += 1,
-            Some((_, "audio")) => decoded.audio += 1,
+            Some((_, "video")) => decoded.video.push(sum.to_owned()),
+            Some((_, "audio")) => decoded.audio.push(sum.to_owned()),
             _ => {}
         }
     }
@@ -288,11 +374,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_counted_by_the_kind_of_their_stream() {
+    fn checksums_are_sorted_by_the_kind_of_their_stream() {
         let report = "#media_type 0: video\n#codec_id 0: rawvideo\n#media_type 1: audio\n\
                       0,          0,          0,        1,    86400, 0x1\n\
                       1,          0,          0,     1024,     4096, 0x2\n\
                       1,       1024,       1024,     1024,     4096, 0x3\n";
-        assert_eq!(count_decoded(report), Decoded { video: 1, audio: 2 });
+        let decoded = checksums(report);
+        assert_eq!(decoded.video, ["0x1"]);
+        assert_eq!(decoded.audio, ["0x2", "0x3"]);
+    }
+
+    #[test]
+    fn a_missing_picture_is_noticed() {
+        let pictures = |sums: &[&str]| Decoded {
+            video: sums.iter().map(|sum| (*sum).to_owned()).collect(),
+            audio: Vec::new(),
+        };
+        let file = pictures(&["a", "b", "c", "a"]);
+        pictures(&["c", "a", "a", "b"]).shows(&file);
+        let gap = std::panic::catch_unwind(|| pictures(&["b", "a"]).shows(&file));
+        assert!(gap.is_err());
     }
 }

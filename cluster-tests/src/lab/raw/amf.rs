@@ -11,13 +11,13 @@ pub enum Amf {
     /// 0x02 and 0x0C.
     Text(String),
     /// 0x03 and, read only, 0x08.
-    Object(Vec<(String, Amf)>),
+    Object(Vec<(String, Self)>),
     /// 0x05.
     Null,
     /// 0x06.
     Undefined,
     /// 0x0A.
-    Array(Vec<Amf>),
+    Array(Vec<Self>),
     /// 0x0B, milliseconds.
     Date(f64),
 }
