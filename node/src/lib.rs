@@ -69,6 +69,7 @@
 //! ```
 
 pub mod announce;
+pub mod certificate;
 pub mod config;
 pub mod health;
 pub mod limits;

@@ -32,6 +32,17 @@ pub fn refuse(error: &dyn Error) -> ExitCode {
     ExitCode::from(BAD_CONFIG)
 }
 
+/// Prints what the parser of the command line says: help and version are no failure, a
+/// wrong flag is a refused configuration.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::from(BAD_CONFIG)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
 /// Runs `role` on a runtime of its own with telemetry set up. Exit code 1 says that it failed.
 pub fn run(identity: &Identity, role: impl Future<Output = Result<(), Failure>>) -> ExitCode {
     crate::tls::install_provider();

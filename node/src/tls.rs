@@ -493,3 +493,6 @@ fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>
     }
     Ok(chain)
 }
+
+#[cfg(test)]
+mod tests;

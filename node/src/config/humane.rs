@@ -1,8 +1,13 @@
 //! Values the way people write them: `5s`, `250ms`, `4MiB`.
 
+use std::fmt;
 use std::time::Duration;
 
+use serde::de::{Error, Unexpected, Visitor};
+
 const EXPECTED_DURATION: &str = "a duration with a unit, such as 250ms, 5s, 2m or 1h";
+const EXPECTED_DURATION_OR_OFF: &str =
+    "a duration with a unit, such as 250ms, 5s, 2m or 1h, or off";
 const EXPECTED_BYTES: &str = "a size such as 65536, 256KiB, 4MiB or 1GB";
 
 /// Reads `250ms`, `5s`, `1.5s`, `2m`, `1h`, `3d`, and `0`, which needs no unit.
@@ -90,36 +95,34 @@ fn split_unit(text: &str) -> Option<(f64, &str)> {
 pub mod duration {
     use std::time::Duration;
 
-    use serde::de::{Deserialize, Deserializer, Error, Unexpected};
-    use serde::{Serializer, ser};
+    use serde::{Deserializer, Serialize, Serializer};
 
     /// Writes `5s`.
     ///
     /// # Errors
     /// Those of the serializer.
     pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        ser::Serialize::serialize(&super::format_duration(*duration), to)
+        super::format_duration(*duration).serialize(to)
     }
 
     /// Reads `5s`.
     ///
     /// # Errors
-    /// A text that is no duration.
+    /// Anything that is no duration.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
-        super::parse_duration(&text).ok_or_else(|| {
-            D::Error::invalid_value(Unexpected::Str(&text), &super::EXPECTED_DURATION)
+        from.deserialize_str(super::Text {
+            expected: super::EXPECTED_DURATION,
+            parse: super::parse_duration,
         })
     }
 }
 
-/// `#[serde(with = "node::config::duration_option")]` for an `Option<Duration>`, where `"off"`
-/// and absence mean none.
+/// `#[serde(with = "node::config::duration_option")]` for an `Option<Duration>`, where `off` means
+/// none.
 pub mod duration_option {
     use std::time::Duration;
 
-    use serde::de::{Deserialize, Deserializer, Error, Unexpected};
-    use serde::{Serialize, Serializer};
+    use serde::{Deserializer, Serialize, Serializer};
 
     /// Writes `5s` or `off`.
     ///
@@ -134,16 +137,36 @@ pub mod duration_option {
     /// Reads `5s` or `off`.
     ///
     /// # Errors
-    /// A text that is neither.
+    /// Anything that is neither.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
-        if text == "off" {
-            return Ok(None);
-        }
-        super::parse_duration(&text).map(Some).ok_or_else(|| {
-            let expected = format!("{}, or off", super::EXPECTED_DURATION);
-            D::Error::invalid_value(Unexpected::Str(&text), &expected.as_str())
+        from.deserialize_str(super::Text {
+            expected: super::EXPECTED_DURATION_OR_OFF,
+            parse: |text| {
+                if text == "off" {
+                    Some(None)
+                } else {
+                    super::parse_duration(text).map(Some)
+                }
+            },
         })
+    }
+}
+
+/// Reads a text by a function, and says what was expected when it is not one.
+struct Text<V> {
+    expected: &'static str,
+    parse: fn(&str) -> Option<V>,
+}
+
+impl<V> Visitor<'_> for Text<V> {
+    type Value = V;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<V, E> {
+        (self.parse)(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }
 

@@ -63,7 +63,11 @@ impl Listener {
     /// The system refuses the path, or the socket is in use.
     pub async fn unix(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
-        if is_socket(path) && tokio::net::UnixStream::connect(path).await.is_err() {
+        if is_socket(path)
+            && let Err(error) = tokio::net::UnixStream::connect(path).await
+            // Any other failure, such as a full backlog, comes from somebody who lives.
+            && error.kind() == io::ErrorKind::ConnectionRefused
+        {
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
