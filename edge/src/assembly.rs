@@ -137,13 +137,12 @@ impl Edge {
         })
     }
 
-    /// Prints one line per listener.
-    pub fn announce(&self) {
-        node::announce::listening(&self.id, "rtmp", self.rtmp_addr);
-        if let Some(addr) = self.rtmps_addr {
-            node::announce::listening(&self.id, "rtmps", addr);
-        }
-        node::announce::listening(&self.id, "http", self.http_addr);
+    /// What to print about its listeners.
+    pub fn listeners(&self) -> Listeners {
+        let mut addrs = vec![("rtmp", self.rtmp_addr)];
+        addrs.extend(self.rtmps_addr.map(|addr| ("rtmps", addr)));
+        addrs.push(("http", self.http_addr));
+        Listeners { id: self.id.clone(), addrs }
     }
 
     /// Its health, for the composition to wait for.
@@ -271,6 +270,22 @@ impl Edge {
         stop.start();
         tasks.shutdown().await;
         Ok(())
+    }
+}
+
+/// The bound addresses of an edge, by what they are for.
+#[derive(Clone, Debug)]
+pub struct Listeners {
+    id: EdgeId,
+    addrs: Vec<(&'static str, SocketAddr)>,
+}
+
+impl Listeners {
+    /// Prints one line per listener on standard output.
+    pub fn announce(&self) {
+        for (what, addr) in &self.addrs {
+            node::announce::listening(&self.id, what, addr);
+        }
     }
 }
 

@@ -88,7 +88,7 @@ pub fn main(flags: &Flags) -> ExitCode {
         let drain = Drain::new();
         node::shutdown::on_signals(drain.clone())?;
         let edge = Edge::build(loaded.value, Origins::Configured, &drain).await?;
-        edge.announce();
+        edge.listeners().announce();
         edge.run(drain).await?;
         Ok(())
     })

@@ -34,6 +34,6 @@ mod upstream;
 
 mod assembly;
 
-pub use assembly::{BuildError, Edge, Origins};
+pub use assembly::{BuildError, Edge, Listeners, Origins};
 pub use config::Config;
 pub use flags::{Flags, main};

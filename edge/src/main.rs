@@ -13,5 +13,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    edge::main(&Arguments::parse().flags)
+    match Arguments::try_parse() {
+        Ok(arguments) => edge::main(&arguments.flags),
+        Err(error) => node::process::usage(&error),
+    }
 }

@@ -27,7 +27,9 @@
 //! | [`config`] | layers of values that know where they were written |
 //! | [`telemetry`] | logs, traces, and the context that crosses processes |
 //! | [`tls`] | certificates that are replaced while they serve |
+//! | [`certificate`] | a certificate for development that is kept on disk |
 //! | [`health`] | what an orchestrator asks |
+//! | [`process`] | runtime, telemetry and exit code around a role |
 //! | [`shutdown`] | the wish to stop and the count of what is left |
 //! | [`link`] | how a gRPC connection is made: TCP, TLS, Unix socket, memory |
 //! | [`resolve`] | which origins there are |

@@ -30,6 +30,7 @@
 
 pub mod config;
 pub mod counters;
+mod flags;
 pub mod hub;
 pub mod limits;
 pub mod outbox;
@@ -47,6 +48,7 @@ use node::link::Listener;
 use node::shutdown::Drain;
 
 pub use config::Config;
+pub use flags::{Flags, main};
 use hub::Hub;
 
 /// An origin whose listeners are bound and that serves nobody yet.
