@@ -1,26 +1,22 @@
 //! One connection: a socket, a carrier and a session, driven together.
 
 mod dial;
+mod pipe;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::io;
 use std::time::{Duration, Instant};
 
 use amf::Value;
-use bytes::{Buf, Bytes, BytesMut};
 use rtmp::{Carrier, Message, StreamId};
-use session::ClientSession;
-use session::PublishMode;
 use session::client::{CallId, Closed, Event, Output, PlayRequest};
-use tokio::io::AsyncWriteExt;
+use session::{ClientSession, PublishMode};
 use tokio::time::timeout;
-use tokio_util::io::poll_read_buf;
 
-use crate::limits::{CLOSE_PATIENCE, EVENTS_WAITING_MAX, READ_SIZE, SLICES_MAX};
+use self::pipe::{Moved, Pipe, Reading};
+use crate::limits::EVENTS_WAITING_MAX;
 use crate::{Error, Options, Player, Publisher, Target, Transport};
 
 /// A connection whose `connect` was accepted.
@@ -30,14 +26,9 @@ use crate::{Error, Options, Player, Publisher, Target, Transport};
 /// to do by [`Connection::session`], and then await [`Connection::next_event`] or
 /// [`Connection::flush`].
 pub struct Connection {
-    io: Box<dyn Transport>,
+    pipe: Pipe,
     carrier: Carrier,
     session: ClientSession,
-    input: BytesMut,
-    unsent: VecDeque<Bytes>,
-    unsent_len: usize,
-    /// TLS holds bytes back until it is flushed.
-    unflushed: bool,
     events: VecDeque<(Event, Instant)>,
     over: Option<Over>,
     patience: Duration,
@@ -79,23 +70,20 @@ impl Connection {
         let seed = RandomState::new().hash_one(target.host.as_str());
         let session = ClientSession::new(&options.setup_for(target), Instant::now())?;
         let mut connection = Self {
-            io,
+            pipe: Pipe::new(io),
             carrier: Carrier::client(seed),
             session,
-            input: BytesMut::new(),
-            unsent: VecDeque::new(),
-            unsent_len: 0,
-            unflushed: false,
             events: VecDeque::new(),
             over: None,
             patience: options.patience,
             encoder_manners: options.encoder_manners,
         };
         connection
-            .wait("connect", |event| match event {
-                Event::Connected(_) => Some(Ok(())),
-                Event::Rejected(rejection) => Some(Err(Error::Rejected(rejection.clone()))),
-                _ => None,
+            .wait("connect", |event| {
+                if let Event::Rejected(rejection) = event {
+                    return Some(Err(Error::Rejected(rejection.clone())));
+                }
+                matches!(event, Event::Connected(_)).then_some(Ok(()))
             })
             .await??;
         connection.carrier.set_chunk_size(options.chunk_size);
@@ -137,19 +125,27 @@ impl Connection {
     /// [`Error::Refused`] with the server's words, or why the connection failed.
     pub async fn create_stream(&mut self) -> Result<StreamId, Error> {
         let call = self.session.create_stream()?;
-        self.wait("createStream", |event| match event {
-            Event::StreamReady {
-                call: answered,
-                stream,
-            } if *answered == call => Some(Ok(*stream)),
-            Event::Failed {
+        self.wait("createStream", |event| {
+            if let Event::Failed {
                 call: answered,
                 status,
-            } if *answered == call => Some(Err(Error::Refused {
-                step: "createStream",
-                status: status.clone(),
-            })),
-            _ => None,
+            } = event
+                && *answered == call
+            {
+                let status = status.clone();
+                return Some(Err(Error::Refused {
+                    step: "createStream",
+                    status,
+                }));
+            }
+            let Event::StreamReady {
+                call: answered,
+                stream,
+            } = event
+            else {
+                return None;
+            };
+            (*answered == call).then_some(Ok(*stream))
         })
         .await?
     }
@@ -172,16 +168,23 @@ impl Connection {
     /// # Errors
     /// [`Error::CallFailed`] with the server's words, or why the connection failed.
     pub async fn answer_to(&mut self, call: CallId) -> Result<Value, Error> {
-        self.wait("the call", |event| match event {
-            Event::Result {
-                call: answered,
-                value,
-            } if *answered == call => Some(Ok(value.clone())),
-            Event::Failed {
+        self.wait("the call", |event| {
+            if let Event::Failed {
                 call: answered,
                 status,
-            } if *answered == call => Some(Err(Error::CallFailed(status.clone()))),
-            _ => None,
+            } = event
+                && *answered == call
+            {
+                return Some(Err(Error::CallFailed(status.clone())));
+            }
+            let Event::Result {
+                call: answered,
+                value,
+            } = event
+            else {
+                return None;
+            };
+            (*answered == call).then(|| Ok(value.clone()))
         })
         .await?
     }
@@ -221,8 +224,8 @@ impl Connection {
     /// Writes until no more than `rest` bytes wait.
     pub(crate) async fn flush_to(&mut self, rest: usize) -> Result<(), Error> {
         self.collect();
-        while self.unsent_len > rest || (rest == 0 && self.unflushed) {
-            let _ = self.progress().await?;
+        while self.pipe.unsent() > rest || (rest == 0 && self.pipe.is_unflushed()) {
+            self.progress().await?;
         }
         Ok(())
     }
@@ -230,7 +233,7 @@ impl Connection {
     /// How many bytes wait to be sent.
     pub fn unsent(&mut self) -> usize {
         self.collect();
-        self.unsent_len
+        self.pipe.unsent()
     }
 
     /// Bytes received so far, the handshake among them.
@@ -255,26 +258,12 @@ impl Connection {
 
     /// Drops the connection without a word; TCP is reset.
     pub fn close_abruptly(mut self) {
-        self.io.abandon();
+        self.pipe.abandon();
     }
 
     async fn last_words(&mut self) -> Result<(), Error> {
-        self.flush_writes().await.map_err(Error::Io)?;
-        self.io.shutdown().await.map_err(Error::Io)?;
-        // Closing with unread bytes in the receive buffer would reset the connection and
-        // could take the goodbye from the server's buffer.
-        let drain = async {
-            loop {
-                self.input.clear();
-                match poll_fn(|cx| self.poll_read(cx)).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(_) => {}
-                }
-            }
-        };
-        // A server that keeps its side open is not waited for any longer.
-        let _ = timeout(CLOSE_PATIENCE, drain).await;
-        Ok(())
+        self.collect();
+        self.pipe.finish().await.map_err(Error::Io)
     }
 
     /// Waits for an event; others keep their place in the queue.
@@ -309,20 +298,20 @@ impl Connection {
         stream: StreamId,
         codes: &[&str],
     ) -> Result<(), Error> {
-        self.wait(step, |event| match event {
-            Event::Status { stream: of, status } if *of == stream || status.is_error() => {
-                if codes.contains(&status.code.as_str()) {
-                    Some(Ok(()))
-                } else if status.is_error() {
-                    Some(Err(Error::Refused {
-                        step,
-                        status: status.clone(),
-                    }))
-                } else {
-                    None
-                }
+        self.wait(step, |event| {
+            let Event::Status { stream: of, status } = event else {
+                return None;
+            };
+            if *of == stream && codes.contains(&status.code.as_str()) {
+                return Some(Ok(()));
             }
-            _ => None,
+            // Some servers refuse in the name of the connection.
+            status.is_error().then(|| {
+                Err(Error::Refused {
+                    step,
+                    status: status.clone(),
+                })
+            })
         })
         .await?
     }
@@ -332,8 +321,11 @@ impl Connection {
         if let Some(over) = &self.over {
             return Err(over.to_error());
         }
-        self.collect();
         let waiting = self.events.len();
+        self.collect();
+        if self.events.len() > waiting {
+            return Ok(());
+        }
         if let Err(over) = self.move_bytes().await {
             self.over = Some(over);
         }
@@ -347,7 +339,12 @@ impl Connection {
 
     async fn move_bytes(&mut self) -> Result<(), Over> {
         let deadline = self.session.deadline();
-        let moved = async { poll_fn(|cx| self.poll_move(cx)).await };
+        let reading = if self.events.len() < EVENTS_WAITING_MAX {
+            Reading::Wanted
+        } else {
+            Reading::Paused
+        };
+        let moved = poll_fn(|cx| self.pipe.poll_move(cx, reading));
         let moved = match deadline {
             None => moved.await,
             Some(at) => match tokio::time::timeout_at(at.into(), moved).await {
@@ -361,7 +358,7 @@ impl Connection {
         match moved {
             Ok(Moved::Read) => self
                 .carrier
-                .handle_bytes(&mut self.input)
+                .handle_bytes(self.pipe.input())
                 .map_err(Over::Carrier),
             Ok(Moved::Written) => Ok(()),
             Ok(Moved::End) => Err(Over::Disconnected),
@@ -381,8 +378,7 @@ impl Connection {
         }
         self.collect_session(now);
         while let Some(bytes) = self.carrier.poll_transmit() {
-            self.unsent_len += bytes.len();
-            self.unsent.push_back(bytes);
+            self.pipe.queue(bytes);
         }
     }
 
@@ -400,80 +396,6 @@ impl Connection {
         }
     }
 
-    async fn flush_writes(&mut self) -> io::Result<()> {
-        self.collect();
-        poll_fn(|cx| {
-            while !self.unsent.is_empty() {
-                ready!(self.poll_write(cx))?;
-            }
-            Pin::new(&mut *self.io).poll_flush(cx)
-        })
-        .await
-    }
-
-    fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Moved>> {
-        let mut written = false;
-        while !self.unsent.is_empty() {
-            match self.poll_write(cx) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => break,
-            }
-            written = true;
-            self.unflushed = true;
-        }
-        if self.unflushed && self.unsent.is_empty() {
-            match Pin::new(&mut *self.io).poll_flush(cx) {
-                Poll::Ready(result) => {
-                    result?;
-                    self.unflushed = false;
-                    written = true;
-                }
-                Poll::Pending => {}
-            }
-        }
-        if self.events.len() < EVENTS_WAITING_MAX
-            && let Poll::Ready(read) = self.poll_read(cx)
-        {
-            return Poll::Ready(Ok(if read? == 0 { Moved::End } else { Moved::Read }));
-        }
-        if written {
-            Poll::Ready(Ok(Moved::Written))
-        } else {
-            Poll::Pending
-        }
-    }
-
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.input.capacity() - self.input.len() < READ_SIZE / 8 {
-            self.input.reserve(READ_SIZE);
-        }
-        poll_read_buf(Pin::new(&mut *self.io), cx, &mut self.input)
-    }
-
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let mut count = 0;
-        for (slice, bytes) in slices.iter_mut().zip(&self.unsent) {
-            *slice = IoSlice::new(bytes);
-            count += 1;
-        }
-        let io = Pin::new(&mut *self.io);
-        let mut rest = ready!(io.poll_write_vectored(cx, slices.get(..count).unwrap_or_default()))?;
-        if rest == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.unsent_len -= rest;
-        while let Some(front) = self.unsent.front_mut() {
-            if front.len() > rest {
-                front.advance(rest);
-                break;
-            }
-            rest -= front.len();
-            self.unsent.pop_front();
-        }
-        Poll::Ready(Ok(()))
-    }
-
     pub(crate) fn send(&mut self, message: Message) -> Result<(), Error> {
         Ok(self.session.send(message)?)
     }
@@ -483,18 +405,11 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("session", &self.session)
-            .field("unsent", &self.unsent_len)
+            .field("unsent", &self.pipe.unsent())
             .field("events", &self.events.len())
             .field("over", &self.over)
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Moved {
-    Read,
-    Written,
-    End,
 }
 
 impl Over {

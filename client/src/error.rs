@@ -129,7 +129,9 @@ impl Error {
             | Self::Media(_) => Blame::Interruption,
             Self::Session(cause) => match cause {
                 session::client::Error::PeerMisbehaved(_) => Blame::Interruption,
-                _ => Blame::Caller,
+                session::client::Error::ApiMisuse(_)
+                | session::client::Error::Unwritable(_)
+                | session::client::Error::LimitExceeded(_) => Blame::Caller,
             },
         }
     }

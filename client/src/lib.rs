@@ -19,6 +19,7 @@
 //! * Any `AsyncRead + AsyncWrite` will do instead of a socket: [`Connection::over`].
 //!
 //! ```no_run
+//! # use selvage_client as client;
 //! # async fn demo() -> Result<(), client::Error> {
 //! use client::{Options, Player, Target};
 //!

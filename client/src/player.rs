@@ -151,30 +151,29 @@ impl Player {
     }
 
     fn sort(&mut self, event: Event, at: Instant) -> Option<Item> {
-        match event {
-            Event::Message(message) if message.stream == self.stream => {
-                Some(Item::Message(Arrival { message, at }))
-            }
-            Event::Status { stream, status } if stream == self.stream => {
-                let over = match status.code.as_str() {
-                    "NetStream.Play.Stop" | "NetStream.Play.Complete" => Some(Ended::Complete),
-                    code if status.is_error() => Some(Ended::Failed(code.to_owned())),
-                    _ => None,
-                };
-                match over {
-                    Some(over) => self.end(over),
-                    None => Some(Item::Status(status)),
-                }
-            }
-            Event::Progress {
-                stream,
-                progress: Progress::Begin,
-            } if stream == self.stream => {
-                // A server that plays a list, or an unpaused recording, begins again.
-                self.ended = None;
-                None
-            }
-            _ => None,
+        if let Event::Message(message) = event {
+            return (message.stream == self.stream)
+                .then_some(Item::Message(Arrival { message, at }));
+        }
+        if let Event::Progress {
+            stream,
+            progress: Progress::Begin,
+        } = event
+            && stream == self.stream
+        {
+            // A server that plays a list begins again.
+            self.ended = None;
+        }
+        let Event::Status { stream, status } = event else {
+            return None;
+        };
+        if stream != self.stream {
+            return None;
+        }
+        match status.code.as_str() {
+            "NetStream.Play.Stop" | "NetStream.Play.Complete" => self.end(Ended::Complete),
+            code if status.is_error() => self.end(Ended::Failed(code.to_owned())),
+            _ => Some(Item::Status(status)),
         }
     }
 

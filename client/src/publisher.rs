@@ -123,23 +123,27 @@ impl Publisher {
     }
 
     fn judge(&self, event: &Event) -> Result<(), Error> {
-        match event {
-            Event::Status { stream, status } if *stream == self.stream => self.judge_status(status),
-            Event::Closed { reason } => Err(Error::Closed(reason.clone())),
-            _ => Ok(()),
+        if let Event::Closed { reason } = event {
+            return Err(Error::Closed(reason.clone()));
         }
-    }
-
-    fn judge_status(&self, status: &Status) -> Result<(), Error> {
-        if status.is_error() {
-            return Err(Error::Refused {
-                step: "the publish",
-                status: Box::new(status.clone()),
-            });
-        }
-        if status.code == "NetStream.Unpublish.Success" {
-            return Err(Error::Unpublished(status.code.clone()));
+        if let Event::Status { stream, status } = event
+            && *stream == self.stream
+        {
+            return judge_status(status);
         }
         Ok(())
     }
+}
+
+fn judge_status(status: &Status) -> Result<(), Error> {
+    if status.is_error() {
+        return Err(Error::Refused {
+            step: "the publish",
+            status: Box::new(status.clone()),
+        });
+    }
+    if status.code == "NetStream.Unpublish.Success" {
+        return Err(Error::Unpublished(status.code.clone()));
+    }
+    Ok(())
 }

@@ -114,17 +114,22 @@ impl ClientSession {
         name: &str,
         request: PlayRequest,
     ) -> Result<(), Error> {
+        // RTMP 1.0 §7.2.2.1 counts in seconds; Flash Player, librtmp and FFmpeg put
+        // milliseconds on the wire, so servers expect them.
         let start = match request.start {
-            PlayStart::LiveOrRecorded => -2.0,
-            PlayStart::Live => -1.0,
-            PlayStart::Recorded(second) => second,
+            PlayStart::LiveOrRecorded => -2000.0,
+            PlayStart::Live => -1000.0,
+            PlayStart::Recorded(second) => second * 1000.0,
         };
         *self.stream_mut(stream)? = Use::Playing;
         let args = [
             Value::Null,
             name.into(),
             start.into(),
-            request.seconds.unwrap_or(-1.0).into(),
+            request
+                .seconds
+                .map_or(-1000.0, |seconds| seconds * 1000.0)
+                .into(),
             request.reset.into(),
         ];
         self.command(stream, "play", 0.0, args)

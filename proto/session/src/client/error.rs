@@ -4,7 +4,6 @@ use std::fmt;
 
 /// A client session's error.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Error {
     /// The server sent something that cannot be. The session is of no use any more.
     PeerMisbehaved(Misbehaviour),
