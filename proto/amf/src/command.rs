@@ -140,6 +140,8 @@ fn in_order<'a>(value: Amf0Value, orders: &mut impl Iterator<Item = Order<'a>>) 
 }
 
 /// The pairs of an object come in the order of their keys: the hash map has none of its own.
+/// Recurses as deep as the value is; one from [`rml_amf0::deserialize`] on unscanned bytes has
+/// no limit.
 impl From<Amf0Value> for Value {
     fn from(value: Amf0Value) -> Self {
         match value {

@@ -3,17 +3,26 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Error, Unwritable};
+use crate::limits::{Limits, MAX_DEPTH};
 use crate::value::{TypedObject, Value, Vector};
 use crate::{amf0, amf3, command};
 
+/// What is examined further. References make a few hundred bytes cost whatever the limits
+/// allow, and everything below walks the value many times.
+const LIMITS: Limits = Limits {
+    depth: MAX_DEPTH,
+    values: 4096,
+    bytes: 1 << 18,
+};
+
 /// A message body that may be AMF0.
 pub fn amf0(body: &[u8]) {
-    let read = amf0::read_all(body);
     if let Some(plain) = command::read_plain(body) {
-        let Ok(own) = &read else {
+        let own = amf0::read_all(body);
+        let Ok(own) = &own else {
             return assert!(
-                read.is_ok(),
-                "rml_amf0 read what our reader refuses: {read:?}"
+                own.is_ok(),
+                "rml_amf0 read what our reader refuses: {own:?}"
             );
         };
         // Bytes are compared, since a NaN does not equal itself.
@@ -23,16 +32,22 @@ pub fn amf0(body: &[u8]) {
             "the two readers differ"
         );
     }
-    if let Ok(values) = read {
-        stable_everywhere(&values);
+    let mut decoder = amf0::Decoder::with_limits(body, LIMITS);
+    let mut values = Vec::new();
+    while let Ok(Some(value)) = decoder.next_value() {
+        values.push(value);
     }
+    stable_everywhere(&values);
 }
 
 /// A body that may be AMF3.
 pub fn amf3(body: &[u8]) {
-    if let Ok(values) = amf3::read_all(body) {
-        stable_everywhere(&values);
+    let mut decoder = amf3::Decoder::with_limits(body, LIMITS);
+    let mut values = Vec::new();
+    while let Ok(Some(value)) = decoder.next_value() {
+        values.push(value);
     }
+    stable_everywhere(&values);
 }
 
 /// Values that were read are written in either format, together and one by one.

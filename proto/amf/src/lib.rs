@@ -35,7 +35,8 @@
 //!   to a container that is still open is a cycle and stays a [`Value::Reference`].
 //! * `write_all` writes a container whose handle appears again as a reference, as AMF0 §2.9
 //!   demands. `write` repeats it, so that equal values have equal bytes: those can be compared
-//!   and may go through a replicated log.
+//!   and may go through a replicated log. It is also the way to write for peers that refuse
+//!   references (librtmp does).
 //! * Depth, number of values and bytes are limited ([`limits`]), and a reference costs what it
 //!   refers to. Neither reading, nor walking what was read, nor writing takes time or memory
 //!   beyond the limits. Recursion ends at [`limits::MAX_DEPTH`].

@@ -12,7 +12,7 @@ use rml_amf0::Amf0Value;
 
 fn config() -> ProptestConfig {
     ProptestConfig {
-        cases: 300,
+        cases: 96,
         rng_seed: RngSeed::Fixed(0x5E1A),
         failure_persistence: None,
         ..ProptestConfig::default()
