@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 
 use model::{Class, Epoch, Frame, Kind, MediaTime, Position, Sequenced};
 
@@ -29,8 +28,8 @@ pub struct Backlog {
     primed: Vec<Frame>,
     /// The frame it was supplied for.
     primed_for: Option<Position>,
-    /// In force before the run's first frame.
-    base: Arc<[Frame]>,
+    /// In force before the oldest frame kept.
+    base: Configs,
     /// Counts the runs: the contiguous sequences of frames. 0 before the first.
     run: u64,
     /// The number of the run's first frame.
@@ -118,7 +117,7 @@ impl Backlog {
             configs: Configs::new(),
             primed: Vec::new(),
             primed_for: None,
-            base: Arc::from([]),
+            base: Configs::new(),
             run: 0,
             run_first: 0,
             ended: None,
@@ -307,6 +306,13 @@ impl Backlog {
         self.configs.frames()
     }
 
+    /// The configuration in force before the oldest frame kept: what a receiver that is
+    /// given everything from [`Backlog::tail`] on must have been primed with.
+    #[must_use]
+    pub fn in_force_at_tail(&self) -> &[Frame] {
+        self.base.frames()
+    }
+
     /// The greatest epoch seen; smaller ones are refused.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
@@ -424,7 +430,7 @@ impl Backlog {
         match from {
             Pinned::Start => {
                 let entry = self.entry(at)?;
-                (run == self.run).then_some((&*self.base, entry.item.frame.time))
+                (run == self.run).then_some((&**self.base.frames(), entry.item.frame.time))
             }
             Pinned::Key => {
                 let key = self.video.key(self.entry(at)?.item.frame.slot, at.seq)?;
@@ -475,7 +481,7 @@ impl Backlog {
                 self.video.last = Some(time);
             }
         }
-        self.base = Arc::clone(self.configs.frames());
+        self.base = self.configs.clone();
         self.epoch = at.epoch;
         self.run += 1;
         self.run_first = at.seq;
@@ -484,7 +490,7 @@ impl Backlog {
     fn forget(&mut self) {
         self.forget_frames();
         self.primed.clear();
-        self.base = Arc::clone(self.configs.frames());
+        self.base = self.configs.clone();
     }
 
     fn forget_frames(&mut self) {
@@ -519,6 +525,7 @@ impl Backlog {
             };
             self.bytes -= old.cost;
             self.video.forget(&old.item);
+            self.base.note(&old.item.frame, &self.limits);
         }
     }
 

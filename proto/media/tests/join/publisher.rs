@@ -81,7 +81,7 @@ impl Publisher {
             self.groups.insert(slot, picture);
         }
         self.needs.push(Needs {
-            set: self.set.clone(),
+            set: self.set,
             picture,
         });
         self.time += step_ms;
