@@ -56,7 +56,10 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
     let identity = Identity {
         service: "selvage-dev",
         node: "dev".into(),
-        log: node::telemetry::Log { filter: flags.log.clone(), ..node::telemetry::Log::default() },
+        log: node::telemetry::Log {
+            filter: flags.log.clone(),
+            ..node::telemetry::Log::default()
+        },
         trace: node::telemetry::Trace::default(),
     };
     node::process::run(&identity, run(flags))
@@ -77,7 +80,10 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
     for index in 0..flags.origins {
         let id = format!("origin-{index}");
         let (address, listener) = node::link::duplex(id.as_str());
-        let config = origin::Config { id, ..origin::Config::default() };
+        let config = origin::Config {
+            id,
+            ..origin::Config::default()
+        };
         let origin = Origin::build_on(config, Listener::duplex(listener))?;
         entries.push(address.into());
         origins.spawn(origin.run(leave.clone()));
@@ -85,7 +91,10 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
 
     let mut built = Vec::new();
     for index in 0..flags.edges {
-        let mut config = edge::Config { id: format!("edge-{index}"), ..edge::Config::default() };
+        let mut config = edge::Config {
+            id: format!("edge-{index}"),
+            ..edge::Config::default()
+        };
         config.shards = flags.shards;
         config.drain_grace = GRACE;
         config.listen.rtmp = flags.listen(flags.rtmp_port, index)?;
@@ -133,9 +142,9 @@ impl Flags {
     fn listen(&self, port: u16, index: u16) -> Result<SocketAddr, Failure> {
         let port = match port {
             0 => 0,
-            port => port
-                .checked_add(index)
-                .ok_or_else(|| format!("edge {index} has no port: {port} + {index} is too large"))?,
+            port => port.checked_add(index).ok_or_else(|| {
+                format!("edge {index} has no port: {port} + {index} is too large")
+            })?,
         };
         Ok((self.bind, port).into())
     }
@@ -150,7 +159,10 @@ fn hint(edge: &Edge) -> String {
     )
 }
 
-#[allow(clippy::print_stderr, reason = "standard output is for what programs read")]
+#[allow(
+    clippy::print_stderr,
+    reason = "standard output is for what programs read"
+)]
 fn say(text: &str) {
     eprintln!("{text}");
 }

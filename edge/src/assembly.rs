@@ -142,7 +142,10 @@ impl Edge {
         let mut addrs = vec![("rtmp", self.rtmp_addr)];
         addrs.extend(self.rtmps_addr.map(|addr| ("rtmps", addr)));
         addrs.push(("http", self.http_addr));
-        Listeners { id: self.id.clone(), addrs }
+        Listeners {
+            id: self.id.clone(),
+            addrs,
+        }
     }
 
     /// Its health, for the composition to wait for.

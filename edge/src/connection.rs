@@ -104,6 +104,7 @@ pub(crate) async fn drive(connection: &Rc<Connection>, shard: &Rc<Shard>) {
         }
     }
     connection.leave(shard);
+    connection.part(shard).await;
 }
 
 impl Connection {
@@ -183,6 +184,7 @@ impl Connection {
         match outcome {
             Ok(0) => state.end(Ending::Broken("closed by the client".into())),
             Ok(_) => {
+                state.session.handle_traffic(Instant::now());
                 if let Err(error) = state.carrier.handle_bytes(buffer) {
                     state.end(Ending::Broken(error.to_string()));
                 }
@@ -321,6 +323,29 @@ impl Connection {
             }
             None => {}
         }
+    }
+
+    /// Ends the byte stream in order, where the session ended in order: a socket that is
+    /// closed with unread input resets the connection, and the client would lose the status
+    /// that told it why.
+    async fn part(&self, shard: &Shard) {
+        if !matches!(self.state.borrow().ending, Some(Ending::Session(_))) {
+            return;
+        }
+        let parted = std::future::poll_fn(|cx| {
+            std::task::ready!(self.io.poll_shutdown(cx))?;
+            loop {
+                let mut ignored = shard.read_buffer.borrow_mut();
+                ignored.reserve(READ_BUFFER);
+                let read = std::task::ready!(self.io.poll_read(cx, &mut ignored))?;
+                ignored.clear();
+                if read == 0 {
+                    return Poll::Ready(Ok::<(), io::Error>(()));
+                }
+            }
+        });
+        // Whether the client closes too is its affair.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, parted).await;
     }
 
     // ----- the shard's messages

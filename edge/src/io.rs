@@ -101,4 +101,14 @@ impl Io {
             }
         }
     }
+
+    /// Says that nothing more will be written.
+    pub(crate) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => {
+                Poll::Ready(socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write))
+            }
+            Self::Tls(tls) => Pin::new(&mut *tls.borrow_mut()).poll_shutdown(cx),
+        }
+    }
 }

@@ -150,17 +150,39 @@ impl Uplink {
         self.epoch = grant.epoch;
         // An origin that knows the stream continues where it stopped; one that does not
         // gets all that is kept, so that its subscribers find the frame they lack.
-        self.cursor = match (grant.next, self.replay.tail()) {
-            (0, Some(tail)) => Cursor::resume_at(tail),
-            (next, _) => Cursor::resume_at(Position {
+        let mut credit = Credit::new(grant.credit);
+        let next = match self.replay.tail() {
+            Some(tail) if grant.next == 0 => {
+                // At frame 0 the cursor itself finds what was in force.
+                if tail.seq > 0 {
+                    self.prime(&grant, &mut credit);
+                }
+                tail
+            }
+            Some(_) | None => Position {
                 epoch: self.epoch,
-                seq: next,
-            }),
+                seq: grant.next,
+            },
         };
+        self.cursor = Cursor::resume_at(next);
         self.unsent = self.replay.bytes() as u64;
-        let credit = Credit::new(grant.credit);
         self.attached = Some(Attached { grant, credit });
         self.pump();
+    }
+
+    /// Sends what was in force before the oldest frame of the replay.
+    fn prime(&self, grant: &Grant, credit: &mut Credit) {
+        let configs = self.replay.in_force_at_tail().iter();
+        let frames: Vec<_> = configs
+            .map(|frame| fabric::convert::in_force(grant.wire_id, frame))
+            .collect();
+        if !frames.is_empty() {
+            credit.spend(fabric::convert::payload_bytes(&frames));
+            grant.link.send(Command::Frames {
+                frames,
+                ingest_micros: 0,
+            });
+        }
     }
 
     /// The link that held it is gone.
