@@ -166,6 +166,17 @@ fn an_extended_timestamp_comes_again_in_format_3_whatever_the_habit() {
 }
 
 #[test]
+fn an_extended_timestamp_is_forgotten_with_the_next_header_that_has_none() {
+    let mut encoder = Encoder::new();
+    encoder.message(6, Format::Full, message(9, 1, 0x0100_0000, noise(10, 1)));
+    // The second chunk's body looks like the extended timestamp of the message before.
+    let mut body = noise(200, 2).to_vec();
+    body[128..132].copy_from_slice(&0x0100_0000u32.to_be_bytes());
+    encoder.message(6, Format::SameStream, message(9, 1, 0x0100_0010, body));
+    assert_eq!(read_whole(&encoder.out), Ok(encoder.done));
+}
+
+#[test]
 fn a_last_chunk_shorter_than_the_missing_extended_timestamp_is_not_held_back() {
     let mut encoder = Encoder::new();
     encoder.habit = Habit::LeaveOut;
