@@ -121,3 +121,31 @@ pub(crate) fn apply(set: &mut Set, frame: &Frame) {
         Class::Key | Class::Delta | Class::Audio | Class::Data => {}
     }
 }
+
+/// Draws small numbers from 64 random bits. (A strategy for each number, combined, makes
+/// the generator ten times as slow as all that is tested.)
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, count: u64) -> u64 {
+        let drawn = self.0 % count;
+        self.0 /= count;
+        drawn
+    }
+
+    pub(crate) fn index(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(count as u64)).unwrap()
+    }
+
+    pub(crate) fn weighted<const N: usize>(&mut self, weights: [u64; N]) -> usize {
+        let mut drawn = self.below(weights.iter().sum());
+        weights
+            .iter()
+            .position(|weight| {
+                let here = drawn < *weight;
+                drawn = drawn.saturating_sub(*weight);
+                here
+            })
+            .unwrap()
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::publisher::Publisher;
+use crate::publisher::{Dice, Publisher};
 use media::limits::FRAME_COST;
 use media::{Backlog, Cursor, JoinAt, Limits, PushError, Pushed, Read};
 use model::{Class, Epoch, Frame, Kind, MediaTime, Position, Sequenced};
@@ -297,20 +297,35 @@ const KINDS: [(Kind, Class, u32); 12] = [
 
 const READERS: usize = 3;
 
-fn op() -> impl Strategy<Value = Op> {
-    let reader = 0..READERS;
-    let join_at = prop::sample::select(vec![JoinAt::Key, JoinAt::Head]);
-    prop_oneof![
-        20 => (0..KINDS.len(), 0..150_u64, 0..200_usize)
-            .prop_map(|(what, step_ms, len)| Op::Push { what, step_ms, len }),
-        1 => (1..9_usize).prop_map(|frames| Op::Lose { frames }),
-        1 => (0..9_u64).prop_map(|back| Op::Again { back }),
-        1 => Just(Op::Epoch),
-        8 => reader.clone().prop_map(|reader| Op::Read { reader }),
-        1 => (reader.clone(), join_at).prop_map(|(reader, join_at)| Op::Join { reader, join_at }),
-        2 => (reader, 0..12_u64, 0..2_u64)
-            .prop_map(|(reader, back, epochs)| Op::Resume { reader, back, epochs }),
-    ]
+/// An operation from 64 random bits.
+fn op(bits: u64) -> Op {
+    let mut dice = Dice(bits);
+    match dice.weighted([20, 1, 1, 1, 8, 1, 2]) {
+        0 => Op::Push {
+            what: dice.index(KINDS.len()),
+            step_ms: dice.below(150),
+            len: dice.index(200),
+        },
+        1 => Op::Lose {
+            frames: 1 + dice.index(8),
+        },
+        2 => Op::Again {
+            back: dice.below(9),
+        },
+        3 => Op::Epoch,
+        4 => Op::Read {
+            reader: dice.index(READERS),
+        },
+        5 => Op::Join {
+            reader: dice.index(READERS),
+            join_at: [JoinAt::Key, JoinAt::Head][dice.index(2)],
+        },
+        _ => Op::Resume {
+            reader: dice.index(READERS),
+            back: dice.below(12),
+            epochs: dice.below(2),
+        },
+    }
 }
 
 fn readers(next: Option<Position>, join_at: JoinAt) -> (Cursor, Reader) {
@@ -331,7 +346,7 @@ fn readers(next: Option<Position>, join_at: JoinAt) -> (Cursor, Reader) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 1_200,
+        cases: 4_000,
         rng_algorithm: RngAlgorithm::XorShift,
         rng_seed: RngSeed::Fixed(7),
         failure_persistence: None,
@@ -343,7 +358,7 @@ proptest! {
         (bytes, frames) in (800..6_000_usize, 1..30_usize),
         (time_ms, video_silence_ms) in (50..1_500_u64, 50..600_u64),
         video in any::<bool>(),
-        ops in prop::collection::vec(op(), 1..100),
+        ops in prop::collection::vec(any::<u64>(), 1..100),
     ) {
         let limits = Limits { bytes, frames, time_ms, video_silence_ms, ..Limits::DEFAULT };
         let mut publisher = Publisher::new();
@@ -351,10 +366,10 @@ proptest! {
         let mut pairs: Vec<_> = (0..READERS).map(|_| readers(None, JoinAt::Key)).collect();
         // What the other end of the link has in force.
         let mut in_force: Vec<Frame> = Vec::new();
-        for op in ops {
+        for op in ops.into_iter().map(op) {
             let (pushes, arrives) = match op {
                 Op::Push { what, step_ms, len } => (vec![(what, step_ms, len)], true),
-                Op::Lose { frames } => (vec![(9, 10, 0), (6, 10, 0), (0, 0, 0)].repeat(frames), false),
+                Op::Lose { frames } => ([(9, 10, 0), (6, 10, 0), (0, 0, 0)].repeat(frames), false),
                 Op::Epoch => {
                     publisher.new_epoch(500);
                     in_force.clear();
