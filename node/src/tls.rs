@@ -324,14 +324,13 @@ impl Contents {
 
     fn parse(&self, files: &Files) -> Result<CertifiedKey, Error> {
         let chain = certificates(&files.cert, &self.cert)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| match source {
-            pem::Error::NoItemsFound => Error::NoKey {
-                path: files.key.clone(),
-            },
-            source => Error::Pem {
-                path: files.key.clone(),
-                source,
-            },
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| {
+            let path = files.key.clone();
+            if matches!(source, pem::Error::NoItemsFound) {
+                Error::NoKey { path }
+            } else {
+                Error::Pem { path, source }
+            }
         })?;
         let key = provider()
             .key_provider

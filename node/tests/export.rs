@@ -2,7 +2,7 @@
 //!
 //! Alone in its file, because a process sets up logging once.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -17,7 +17,10 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 type Received = Arc<Mutex<Vec<Bytes>>>;
 
 async fn export(Extension(received): Extension<Received>, body: Bytes) -> http::Response<Body> {
-    received.lock().unwrap().push(body);
+    received
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(body);
     // An empty ExportTraceServiceResponse: no compression, no bytes.
     let mut response = http::Response::new(Body::from([0u8; 5].as_slice()));
     let headers = response.headers_mut();

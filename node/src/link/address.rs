@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -118,10 +120,12 @@ impl FromStr for Address {
 
 /// The connecting side of an in-process link. It can be dialled any number of times; clones dial
 /// the same server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Duplex {
     name: String,
-    dials: mpsc::Sender<DuplexStream>,
+    /// Behind a door, because an address is a key in sets and maps, and a channel there would be
+    /// a part of the key that changes. Only the name is compared.
+    dials: Arc<dyn Accept>,
 }
 
 impl Duplex {
@@ -131,13 +135,28 @@ impl Duplex {
     /// The server's half is gone: `ConnectionRefused`, as for a port where nobody listens.
     pub async fn dial(&self) -> io::Result<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(limits::DUPLEX_BUFFER);
-        match self.dials.send(theirs).await {
-            Ok(()) => Ok(ours),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::ConnectionRefused,
-                format!("nobody serves duplex:{}", self.name),
-            )),
+        if self.dials.accept(theirs).await {
+            return Ok(ours);
         }
+        let text = format!("nobody serves duplex:{}", self.name);
+        Err(io::Error::new(io::ErrorKind::ConnectionRefused, text))
+    }
+}
+
+impl fmt::Debug for Duplex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Duplex").field(&self.name).finish()
+    }
+}
+
+/// Hands a connection to a server. False when there is none.
+trait Accept: Send + Sync {
+    fn accept(&self, io: DuplexStream) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;
+}
+
+impl Accept for mpsc::Sender<DuplexStream> {
+    fn accept(&self, io: DuplexStream) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move { self.send(io).await.is_ok() })
     }
 }
 
@@ -154,7 +173,7 @@ pub fn duplex(name: impl Into<String>) -> (Address, DuplexListener) {
     (
         Address::Duplex(Duplex {
             name: name.into(),
-            dials: sender,
+            dials: Arc::new(sender),
         }),
         DuplexListener { dials },
     )
