@@ -1,6 +1,12 @@
 //! The `selvage` command.
 
 mod dev;
+mod exit;
+mod pace;
+mod play;
+mod progress;
+mod publish;
+mod remote;
 
 use std::process::ExitCode;
 
@@ -22,16 +28,34 @@ enum Command {
     Origin(origin::Flags),
     /// Run one edge.
     Edge(edge::Flags),
+    Publish(publish::Flags),
+    Play(play::Flags),
 }
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => return node::process::usage(&error),
+        Err(error) => return usage(&error),
     };
     match arguments.command {
         Command::Dev(flags) => dev::main(&flags),
         Command::Origin(flags) => origin::main(&flags),
         Command::Edge(flags) => edge::main(&flags),
+        Command::Publish(flags) => publish::main(&flags),
+        Command::Play(flags) => play::main(&flags),
+    }
+}
+
+/// A wrong command line is a refused configuration (64) for the roles, and a wrong use (2)
+/// for everything else.
+fn usage(error: &clap::Error) -> ExitCode {
+    let code = node::process::usage(error);
+    let role = std::env::args()
+        .nth(1)
+        .is_some_and(|name| ["dev", "origin", "edge"].contains(&name.as_str()));
+    if role || !error.use_stderr() {
+        code
+    } else {
+        ExitCode::from(exit::USAGE)
     }
 }
