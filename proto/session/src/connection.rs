@@ -116,7 +116,7 @@ impl Connection {
         requests: &mut Requests,
     ) {
         self.with_stream(stream, out, requests, |s, desk| {
-            s.handle_notice(notice, desk)
+            s.handle_notice(notice, desk);
         });
     }
 
@@ -249,7 +249,7 @@ impl Connection {
             return;
         };
         self.with_stream(id, out, requests, |stream, desk| {
-            stream.end(End::Delete, desk)
+            stream.end(End::Delete, desk);
         });
         self.streams.remove(&id);
     }

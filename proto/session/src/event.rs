@@ -177,6 +177,17 @@ pub enum PublishMode {
     AppendWithGap,
 }
 
+impl PublishMode {
+    /// Whether the publish is recorded.
+    #[must_use]
+    pub const fn records(self) -> bool {
+        match self {
+            Self::Live => false,
+            Self::Record | Self::Append | Self::AppendWithGap => true,
+        }
+    }
+}
+
 /// `start` and `len` of `play`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlayWindow {

@@ -123,6 +123,7 @@ pub mod limits;
 pub mod name;
 mod outbox;
 mod ping;
+mod refusal;
 mod request;
 pub mod server;
 pub mod status;

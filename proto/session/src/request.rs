@@ -154,7 +154,7 @@ mod tests {
             f64::INFINITY,
         ] {
             assert_eq!(
-                of(any, any.abs() * -1.0).start,
+                of(any, -any.abs()).start,
                 PlayStart::LiveOrRecorded,
                 "{any}"
             );

@@ -17,6 +17,7 @@ use crate::event::{
 };
 use crate::limits::{COMMAND_BYTES_MAX, WAITING_BYTES_MAX, WAITING_MESSAGES_MAX};
 use crate::ping::Ping;
+use crate::refusal;
 use crate::status::{Code, Status};
 pub use crate::stream::SampleAccess;
 
@@ -260,7 +261,7 @@ impl ServerSession {
             Phase::Closed => return,
             Phase::AwaitingConnect { .. } => {}
             Phase::Connecting(connecting) => {
-                let status = connect_refused(reason, &connecting.at.to_string());
+                let status = refusal::connect(reason, &connecting.at.to_string());
                 let transaction = Some(connecting.transaction);
                 self.out
                     .error(StreamId::CONNECTION, transaction, Value::Null, status);
@@ -277,7 +278,7 @@ impl ServerSession {
                     | Refusal::AppShutdown
                     | Refusal::BadName
                     | Refusal::StreamNotFound) => {
-                        connect_refused(reason, &connection.at.to_string())
+                        refusal::connect(reason, &connection.at.to_string())
                     }
                 };
                 self.out.status(StreamId::CONNECTION, status);
@@ -449,7 +450,7 @@ impl ServerSession {
             | Phase::Connected(_)
             | Phase::Closed => return,
         };
-        self.reject(transaction, connect_refused(refusal, &app));
+        self.reject(transaction, refusal::connect(refusal, &app));
     }
 
     /// `_error`, the wish that the client close, and the end.
@@ -516,36 +517,6 @@ const fn takes(asked: Asked, reply: &Reply) -> bool {
             matches!(reply, Reply::Accept | Reply::Refuse(_))
         }
         Asked::Call(..) => matches!(reply, Reply::Result(_) | Reply::Failed(_)),
-    }
-}
-
-fn connect_refused(refusal: Refusal, app: &str) -> Status {
-    match refusal {
-        Refusal::Rejected {
-            description,
-            application,
-        } => {
-            let status = Status::connection(Code::ConnectRejected).describe(description);
-            if application == Value::Undefined {
-                status
-            } else {
-                status.with("application", application)
-            }
-        }
-        Refusal::Redirected { url } => {
-            let ex = Value::object([("code", Value::Number(302.0)), ("redirect", url.into())]);
-            Status::connection(Code::ConnectRejected)
-                .describe("[ Server.Reject ] : (redirected).")
-                .with("ex", ex)
-        }
-        Refusal::AppShutdown => Status::connection(Code::ConnectAppShutdown),
-        Refusal::Failed { description } => {
-            Status::connection(Code::ConnectFailed).describe(description)
-        }
-        Refusal::InvalidApp | Refusal::BadName | Refusal::StreamNotFound => {
-            Status::connection(Code::ConnectInvalidApp)
-                .describe(Code::ConnectInvalidApp.description(app))
-        }
     }
 }
 

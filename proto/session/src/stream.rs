@@ -21,6 +21,7 @@ use crate::command::Command;
 use crate::event::{Event, Notice, Playback, PublishMode, Refusal, RequestId};
 use crate::name::{self, Address};
 use crate::outbox::Outbox;
+use crate::refusal;
 use crate::request::{PlayRequest, Switch, publish_mode};
 use crate::status::{Code, Status};
 
@@ -229,14 +230,14 @@ impl Stream {
                 request: open,
                 publish,
             } if open == request => {
-                let status = publish_refused(&publish, refusal);
+                let status = refusal::publish(&publish.name, publish.mode, refusal);
                 desk.out.status(self.id, status);
             }
             State::AwaitingPlay {
                 request: open,
                 play,
             } if open == request => {
-                let status = play_refused(&play.name, refusal);
+                let status = refusal::play(&play.name, refusal);
                 desk.out.status(self.id, status);
             }
             other @ (State::Idle
@@ -513,14 +514,14 @@ impl Stream {
         desk.out.control(UserControl::StreamBegin(self.id));
         desk.out
             .status(self.id, Status::stream(Code::PublishStart, &publish.name));
-        if records(publish.mode) {
+        if publish.mode.records() {
             desk.out
                 .status(self.id, Status::stream(Code::RecordStart, &publish.name));
         }
     }
 
     fn say_unpublished(&self, publish: &Publish, desk: &mut Desk<'_>) {
-        if records(publish.mode) {
+        if publish.mode.records() {
             desk.out
                 .status(self.id, Status::stream(Code::RecordStop, &publish.name));
         }
@@ -577,43 +578,4 @@ impl Stream {
 enum Track {
     Audio,
     Video,
-}
-
-const fn records(mode: PublishMode) -> bool {
-    match mode {
-        PublishMode::Live => false,
-        PublishMode::Record | PublishMode::Append | PublishMode::AppendWithGap => true,
-    }
-}
-
-/// A recording that may not be is `Record.NoAccess`; everything else is `BadName`.
-fn publish_refused(publish: &Publish, refusal: Refusal) -> Status {
-    let name = &publish.name;
-    match refusal {
-        Refusal::Failed { description } if records(publish.mode) => {
-            Status::stream(Code::RecordNoAccess, name).describe(description)
-        }
-        Refusal::Failed { description } | Refusal::Rejected { description, .. } => {
-            Status::stream(Code::PublishBadName, name).describe(description)
-        }
-        Refusal::Redirected { .. }
-        | Refusal::InvalidApp
-        | Refusal::AppShutdown
-        | Refusal::BadName
-        | Refusal::StreamNotFound => Status::stream(Code::PublishBadName, name),
-    }
-}
-
-fn play_refused(name: &str, refusal: Refusal) -> Status {
-    match refusal {
-        Refusal::StreamNotFound | Refusal::BadName => {
-            Status::stream(Code::PlayStreamNotFound, name)
-        }
-        Refusal::Failed { description } | Refusal::Rejected { description, .. } => {
-            Status::stream(Code::PlayFailed, name).describe(description)
-        }
-        Refusal::Redirected { .. } | Refusal::InvalidApp | Refusal::AppShutdown => {
-            Status::stream(Code::PlayFailed, name)
-        }
-    }
 }

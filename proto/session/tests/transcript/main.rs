@@ -5,6 +5,13 @@
 //! out into the files; commit such a change only if you understand what caused it.
 //! The commands are those of [`stage::Stage::run`].
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a broken script or an unexpected message is to end the test at once"
+)]
+
 mod amf_text;
 mod stage;
 
