@@ -45,8 +45,8 @@ pub(crate) enum Source {
 /// One thing that arrived on a subscription.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    /// A configuration in force at what follows.
-    InForce(Frame),
+    /// A configuration in force before the frame at this place.
+    InForce(Position, Frame),
     /// The next frame.
     Frame(Sequenced),
 }
@@ -137,9 +137,9 @@ impl Channel {
         let mut taken = Vec::with_capacity(items.len());
         for item in items {
             match item {
-                Item::InForce(frame) => {
-                    backlog.prime(frame.clone());
-                    taken.push(Item::InForce(frame));
+                Item::InForce(at, frame) => {
+                    backlog.prime_at(at, frame.clone());
+                    taken.push(Item::InForce(at, frame));
                 }
                 Item::Frame(mut sequenced) => {
                     sequenced.frame.time = rebase.map(sequenced.at.epoch, sequenced.frame.time);

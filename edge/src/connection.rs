@@ -26,7 +26,9 @@ use tracing::{debug, info};
 use crate::accept::{Accepted, Permit};
 use crate::channel::Change;
 use crate::io::Io;
-use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX, READ_BUFFER, WRITE_SLICES, WRITE_STALL};
+use crate::limits::{
+    OUTBOX_HIGH_WATER, OUTBOX_MAX, PUBLICATIONS_PER_SHARD, READ_BUFFER, WRITE_SLICES, WRITE_STALL,
+};
 use crate::link::{Grant, LinkId};
 use crate::outbox::Outbox;
 use crate::play::{LocalChannel, Next, Viewer};
@@ -54,11 +56,13 @@ struct State {
     rest: BytesMut,
     outbox: Outbox,
     streams: BTreeMap<StreamId, Role>,
-    /// When the socket last took something while we had something.
-    progress: Instant,
-    /// When the publish or the handshake must have got on.
+    /// Since when the socket has taken nothing while we had something.
+    stalled: Option<Instant>,
+    /// When it came.
     opened: Instant,
     ending: Option<Ending>,
+    /// Since when.
+    ended: Option<Instant>,
 }
 
 /// What a message stream does.
@@ -150,9 +154,10 @@ impl Connection {
                 rest: BytesMut::new(),
                 outbox: Outbox::default(),
                 streams: BTreeMap::new(),
-                progress: now,
+                stalled: None,
                 opened: now,
                 ending: None,
+                ended: None,
             }),
             _permit: permit,
         }))
@@ -188,7 +193,14 @@ impl Connection {
                 if let Err(error) = state.carrier.handle_bytes(buffer) {
                     state.end(Ending::Broken(error.to_string()));
                 }
-                state.rest = if own { rest } else { shared.split() };
+                // What is left is copied out of the shared buffer, which an idle client
+                // must not pin; a buffer of its own is kept only while it is needed.
+                state.rest = match (own, buffer.is_empty()) {
+                    (_, true) => BytesMut::new(),
+                    (true, false) => rest,
+                    (false, false) => BytesMut::from(&buffer[..]),
+                };
+                shared.clear();
             }
             Err(error) => state.end(Ending::Broken(error.to_string())),
         }
@@ -224,10 +236,13 @@ impl Connection {
         if !state.carrier.is_open() && now >= state.opened + HANDSHAKE_TIMEOUT {
             state.end(Ending::Broken("no handshake in time".into()));
         }
-        if !state.outbox.is_empty() && now >= state.progress + WRITE_STALL {
+        if state
+            .stalled
+            .is_some_and(|since| now >= since + WRITE_STALL)
+        {
             state.end(Ending::Broken("the client takes nothing".into()));
         }
-        if state.ending.is_some() && now >= state.progress + CLOSE_TIMEOUT {
+        if state.ended.is_some_and(|at| now >= at + CLOSE_TIMEOUT) {
             state.end(Ending::Broken("the client does not take the end".into()));
         }
         let mut late = Vec::new();
@@ -287,13 +302,8 @@ impl Connection {
         let idle = Instant::now() + Duration::from_secs(3600);
         streams
             .chain((!state.carrier.is_open()).then(|| state.opened + HANDSHAKE_TIMEOUT))
-            .chain((!state.outbox.is_empty()).then(|| state.progress + WRITE_STALL))
-            .chain(
-                state
-                    .ending
-                    .is_some()
-                    .then(|| state.progress + CLOSE_TIMEOUT),
-            )
+            .chain(state.stalled.map(|since| since + WRITE_STALL))
+            .chain(state.ended.map(|at| at + CLOSE_TIMEOUT))
             .chain(state.session.deadline())
             .min()
             .unwrap_or(idle)
@@ -468,7 +478,7 @@ impl Connection {
                 let refusal = match reason {
                     Reason::InUse | Reason::Superseded => Refusal::BadName,
                     Reason::Limit => Refusal::Failed {
-                        description: "The server holds as many streams as it may.".into(),
+                        description: FULL.into(),
                     },
                     Reason::Unspecified | Reason::Invalid | Reason::Draining => Refusal::Failed {
                         description: "The server cannot take the stream.".into(),
@@ -539,10 +549,11 @@ impl Connection {
                 Ok(Some(0)) => return state.end(Ending::Broken("closed by the client".into())),
                 Ok(Some(written)) => {
                     state.outbox.advance(written);
-                    state.progress = Instant::now();
+                    state.stalled = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked.set(true);
+                    state.stalled.get_or_insert_with(Instant::now);
                     return;
                 }
                 Err(error) => return state.end(Ending::Broken(error.to_string())),
@@ -566,6 +577,7 @@ impl State {
     fn end(&mut self, ending: Ending) {
         if !matches!(self.ending, Some(Ending::Broken(_))) {
             self.ending = Some(ending);
+            self.ended.get_or_insert_with(Instant::now);
         }
     }
 
@@ -673,6 +685,11 @@ impl State {
                 key,
                 ..
             } => {
+                if shard.publications.borrow().len() >= PUBLICATIONS_PER_SHARD {
+                    let description = FULL.to_owned();
+                    self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
+                    return;
+                }
                 let publication = shard.publication();
                 shard
                     .publications
@@ -708,9 +725,13 @@ impl State {
                     self.reply(request, Reply::Refuse(Refusal::StreamNotFound), now);
                     return;
                 }
+                let Some(channel) = shard.channel(&key) else {
+                    let description = FULL.to_owned();
+                    self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
+                    return;
+                };
                 debug!(client = own.number, stream = %key, "playing");
                 self.reply(request, Reply::Accept, now);
-                let channel = shard.channel(&key);
                 channel.add(own.clone());
                 let viewer = Viewer::new(stream, channel, window);
                 self.streams.insert(stream, Role::Playing(Box::new(viewer)));
@@ -759,6 +780,9 @@ impl State {
         shard.ask(Ask::Unpublish { publication });
     }
 }
+
+/// What a client is told when a limit on streams is reached.
+const FULL: &str = "The server holds as many streams as it may.";
 
 /// Window Acknowledgement Size and Set Peer Bandwidth, as Flash Media Server sends them.
 const WINDOW: u32 = 2_500_000;

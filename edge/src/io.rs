@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+/// What one read of TLS takes at most: a record.
+const TLS_READ: usize = 16 * 1024;
+
 /// Plain TCP, or TLS over it.
 pub(crate) enum Io {
     /// RTMP.
@@ -38,7 +41,7 @@ impl Io {
             Self::Tls(tls) => {
                 // rustls copies out of its own buffer: give it initialised room.
                 let start = buffer.len();
-                buffer.resize(buffer.capacity().max(start + 1), 0);
+                buffer.resize(start + TLS_READ, 0);
                 let mut room = ReadBuf::new(&mut buffer[start..]);
                 let outcome = Pin::new(&mut *tls.borrow_mut()).poll_read(cx, &mut room);
                 let filled = room.filled().len();

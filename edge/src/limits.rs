@@ -35,3 +35,10 @@ pub const INBOX_BATCH: usize = 256;
 
 /// Connections accepted and not yet taken over by a shard.
 pub const ACCEPT_QUEUE: u32 = 1024;
+
+/// Streams that viewers of one shard may watch at once: a client that invents names makes
+/// the edge subscribe to each. An idle one costs about 2 kB here and as much at its owner.
+pub const CHANNELS_PER_SHARD: usize = 8192;
+
+/// Publishes asked for or granted on one shard.
+pub const PUBLICATIONS_PER_SHARD: usize = 4096;

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fabric::v1::{self, media_client::MediaClient, to_edge, to_origin};
 use fabric::{Arrival, Owed};
-use model::{EdgeId, Epoch, OriginId, Position, Sequenced, StreamKey};
+use model::{Class, EdgeId, Epoch, Frame, OriginId, Position, Sequenced, StreamKey};
 use node::link::Address;
 use node::process::{Failure, chain};
 use tokio::sync::mpsc;
@@ -531,10 +532,12 @@ fn deliver(
                 .as_ref()
                 .map_or(Epoch::default(), |(_, epoch, _)| *epoch);
             items.push(match fabric::convert::arrival(wire)? {
-                Arrival::InForce(frame) => Item::InForce(frame),
+                Arrival::InForce { seq, frame } => {
+                    Item::InForce(Position { epoch, seq }, owned(frame))
+                }
                 Arrival::Numbered { seq, frame } => Item::Frame(Sequenced {
                     at: Position { epoch, seq },
-                    frame,
+                    frame: owned(frame),
                 }),
             });
         }
@@ -550,6 +553,15 @@ fn deliver(
         }
     }
     Ok(())
+}
+
+/// Payloads are slices of the buffer that their whole batch arrived in. A configuration is
+/// kept as long as the stream lives, and must not keep a batch with it.
+fn owned(mut frame: Frame) -> Frame {
+    if frame.class == Class::Config {
+        frame.payload = Bytes::copy_from_slice(&frame.payload);
+    }
+    frame
 }
 
 /// Bytes that are given back to the origin when the last shard has taken them.

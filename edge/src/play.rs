@@ -65,7 +65,7 @@ impl LocalChannel {
         let mut store = self.store.borrow_mut();
         for item in items {
             match item {
-                Item::InForce(frame) => store.backlog.prime(frame.clone()),
+                Item::InForce(at, frame) => store.backlog.prime_at(*at, frame.clone()),
                 // The edge's channel has already dropped what comes twice.
                 Item::Frame(frame) => {
                     let _ = store.backlog.push(frame.at, frame.frame.clone());

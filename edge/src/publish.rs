@@ -100,7 +100,7 @@ impl Uplink {
         while attached.credit.is_open() {
             let id = attached.grant.wire_id;
             let wire = match self.replay.read(&mut self.cursor) {
-                Read::InForce { frame, .. } => fabric::convert::in_force(id, frame),
+                Read::InForce { frame, at, .. } => fabric::convert::in_force(id, at.seq, frame),
                 Read::Frame(frame) => fabric::convert::sequenced(id, frame),
                 Read::Skipped { frames } => {
                     debug!(stream = %self.key, frames, "the replay did not reach back far enough");
@@ -155,7 +155,7 @@ impl Uplink {
             Some(tail) if grant.next == 0 => {
                 // At frame 0 the cursor itself finds what was in force.
                 if tail.seq > 0 {
-                    self.prime(&grant, &mut credit);
+                    self.prime(&grant, tail.seq, &mut credit);
                 }
                 tail
             }
@@ -171,10 +171,10 @@ impl Uplink {
     }
 
     /// Sends what was in force before the oldest frame of the replay.
-    fn prime(&self, grant: &Grant, credit: &mut Credit) {
+    fn prime(&self, grant: &Grant, seq: u64, credit: &mut Credit) {
         let configs = self.replay.in_force_at_tail().iter();
         let frames: Vec<_> = configs
-            .map(|frame| fabric::convert::in_force(grant.wire_id, frame))
+            .map(|frame| fabric::convert::in_force(grant.wire_id, seq, frame))
             .collect();
         if !frames.is_empty() {
             credit.spend(fabric::convert::payload_bytes(&frames));

@@ -22,7 +22,7 @@ use tracing::error;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
 use crate::connection::{self, Connection};
-use crate::limits::INBOX_BATCH;
+use crate::limits::{CHANNELS_PER_SHARD, INBOX_BATCH};
 use crate::link::{Grant, LinkId};
 use crate::play::LocalChannel;
 use crate::upstream::Ask;
@@ -396,20 +396,23 @@ impl Shard {
         self.publications.borrow_mut().remove(&publication);
     }
 
-    /// The channel of a stream; asks for it when nobody here watches it yet.
-    pub(crate) fn channel(&self, key: &StreamKey) -> Rc<LocalChannel> {
-        if let Some(channel) = self.channels.borrow().get(key) {
-            return channel.clone();
+    /// The channel of a stream; asks for it when nobody here watches it yet. `None` when
+    /// the shard has as many as it may.
+    pub(crate) fn channel(&self, key: &StreamKey) -> Option<Rc<LocalChannel>> {
+        let mut channels = self.channels.borrow_mut();
+        if let Some(channel) = channels.get(key) {
+            return Some(channel.clone());
+        }
+        if channels.len() >= CHANNELS_PER_SHARD {
+            return None;
         }
         let channel = Rc::new(LocalChannel::new(key.clone()));
-        self.channels
-            .borrow_mut()
-            .insert(key.clone(), channel.clone());
+        channels.insert(key.clone(), channel.clone());
         self.ask(Ask::Join {
             key: key.clone(),
             shard: self.handle.clone(),
         });
-        channel
+        Some(channel)
     }
 
     /// A viewer leaves a channel; with the last one the shard lets go of it.

@@ -88,6 +88,15 @@ pub(crate) struct Patience {
     pub(crate) interrupted: Duration,
 }
 
+/// How much of the fabric can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reachable {
+    /// Origins whose link is up.
+    pub(crate) up: usize,
+    /// Addresses of origins.
+    pub(crate) known: usize,
+}
+
 /// The task's state.
 pub(crate) struct Upstream {
     setup: LinkSetup,
@@ -105,7 +114,8 @@ pub(crate) struct Upstream {
     channels: HashMap<ChannelId, Subscribed>,
     by_key: HashMap<StreamKey, ChannelId>,
     next_channel: u64,
-    reachable: watch::Sender<usize>,
+    wake_at: Option<Instant>,
+    reachable: watch::Sender<Reachable>,
 }
 
 struct Link {
@@ -144,13 +154,14 @@ struct Subscribed {
 }
 
 impl Upstream {
-    /// A task that will dial `addresses`. `reachable` counts the origins that are up.
+    /// A task that will dial `addresses`. `reachable` tells how many of them
+    /// are up.
     pub(crate) fn new(
         setup: LinkSetup,
         patience: Patience,
         asks: mpsc::UnboundedReceiver<Ask>,
         addresses: watch::Receiver<node::resolve::Addresses>,
-        reachable: watch::Sender<usize>,
+        reachable: watch::Sender<Reachable>,
     ) -> Self {
         Self {
             setup,
@@ -165,6 +176,7 @@ impl Upstream {
             channels: HashMap::new(),
             by_key: HashMap::new(),
             next_channel: 0,
+            wake_at: None,
             reachable,
         }
     }
@@ -173,7 +185,7 @@ impl Upstream {
     pub(crate) async fn run(mut self) {
         self.dial();
         loop {
-            let deadline = self.deadline();
+            let deadline = self.wake_at;
             tokio::select! {
                 ask = self.asks.recv() => match ask {
                     Some(ask) => self.handle_ask(ask),
@@ -252,7 +264,9 @@ impl Upstream {
                 if let Some(entry) = self.channels.get_mut(&channel)
                     && entry.channel.leave(shard)
                 {
-                    entry.idle_since = Some(Instant::now());
+                    let now = Instant::now();
+                    entry.idle_since = Some(now);
+                    self.wake_by(now + self.patience.linger);
                 }
             }
         }
@@ -300,6 +314,7 @@ impl Upstream {
                 );
                 self.count();
                 self.place_all();
+                self.wake_by(since + SETTLE);
             }
             LinkEvent::Down { link } => {
                 self.links.remove(&link);
@@ -322,6 +337,7 @@ impl Upstream {
                     }
                 }
                 self.place_all();
+                self.wake_by(Instant::now() + self.patience.interrupted);
             }
             LinkEvent::Draining { link } => {
                 if let Some(entry) = self.links.get_mut(&link) {
@@ -405,11 +421,16 @@ impl Upstream {
                 entry.interrupted_since = None;
                 entry.channel.unpublished();
             }
-            Vacancy::Moved => entry.interrupt(),
+            Vacancy::Moved => {
+                entry.interrupt();
+                self.wake_by(Instant::now() + self.patience.interrupted);
+            }
             Vacancy::Waiting => {}
             Vacancy::Refused => {
+                let retry = Instant::now() + RETRY;
                 entry.at = None;
-                entry.retry_at = Some(Instant::now() + RETRY);
+                entry.retry_at = Some(retry);
+                self.wake_by(retry);
                 return;
             }
         }
@@ -497,6 +518,9 @@ impl Upstream {
         let Some(entry) = self.channels.get(&channel) else {
             return;
         };
+        if entry.retry_at.is_some() {
+            return;
+        }
         let here = entry
             .at
             .and_then(|(at, id)| Some((at, id, self.links.get(&at)?)));
@@ -522,10 +546,10 @@ impl Upstream {
         });
         if let Some(entry) = self.channels.get_mut(&channel) {
             entry.at = Some((link, id));
-            entry.retry_at = None;
         }
     }
 
+    /// Tells how many origins are up, of how many addresses.
     fn count(&self) {
         let up: BTreeSet<_> = self
             .links
@@ -533,25 +557,34 @@ impl Upstream {
             .filter(|l| !l.draining)
             .map(|l| &l.origin)
             .collect();
-        self.reachable.send_replace(up.len());
+        self.reachable.send_replace(Reachable {
+            up: up.len(),
+            known: self.dialling.len(),
+        });
+    }
+
+    /// Looks at everything again by `at` at the latest.
+    fn wake_by(&mut self, at: Instant) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// When something must be looked at again.
-    fn deadline(&self) -> Option<Instant> {
+    fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let Patience {
+            linger,
+            interrupted,
+        } = self.patience;
         let settling = self.links.values().map(|link| link.since + SETTLE);
-        let now = Instant::now();
         let channels = self.channels.values().flat_map(|entry| {
             [
-                entry.idle_since.map(|t| t + self.patience.linger),
-                entry
-                    .interrupted_since
-                    .map(|t| t + self.patience.interrupted),
+                entry.idle_since.map(|t| t + linger),
+                entry.interrupted_since.map(|t| t + interrupted),
                 entry.retry_at,
             ]
         });
         settling
-            .filter(|at| *at > now)
             .chain(channels.flatten())
+            .filter(|at| *at > now)
             .min()
     }
 
@@ -592,6 +625,7 @@ impl Upstream {
             }
         }
         self.place_all();
+        self.wake_at = self.next_wake(now);
     }
 }
 

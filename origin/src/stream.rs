@@ -76,7 +76,7 @@ pub trait Sink {
     /// What became of the stream.
     fn source(&mut self, id: u32, state: State, epoch: Epoch);
     /// A configuration in force.
-    fn in_force(&mut self, id: u32, frame: &Frame);
+    fn in_force(&mut self, id: u32, seq: u64, frame: &Frame);
     /// The next frame and when its batch was received from the publisher, in
     /// microseconds since 1970 or 0.
     fn frame(&mut self, id: u32, frame: &Sequenced, ingest_micros: u64);

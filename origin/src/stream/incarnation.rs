@@ -68,7 +68,13 @@ impl Incarnation {
         let mut first = None;
         for arrival in frames {
             match arrival {
-                Arrival::InForce(frame) => self.backlog.prime(own(frame)),
+                Arrival::InForce { seq, frame } => {
+                    let at = Position {
+                        epoch: self.epoch,
+                        seq,
+                    };
+                    self.backlog.prime_at(at, own(frame));
+                }
                 Arrival::Numbered { seq, frame } => {
                     let at = Position {
                         epoch: self.epoch,

@@ -117,8 +117,8 @@ impl Subscriber {
                         return (Turn::More, left_one);
                     }
                     let bytes = match incarnation.backlog.read(cursor) {
-                        Read::InForce { frame, .. } => {
-                            sink.in_force(id, frame);
+                        Read::InForce { frame, at, .. } => {
+                            sink.in_force(id, at.seq, frame);
                             frame.payload.len()
                         }
                         Read::Frame(frame) => {

@@ -77,7 +77,12 @@ impl std::error::Error for Invalid {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival {
     /// A configuration that was in force where the reader joins.
-    InForce(Frame),
+    InForce {
+        /// The number of the first frame the reader is given.
+        seq: u64,
+        /// The configuration.
+        frame: Frame,
+    },
     /// A frame of the stream.
     Numbered {
         /// Its number in the epoch of the publication or subscription.
@@ -103,10 +108,11 @@ pub fn sequenced(id: u32, frame: &Sequenced) -> v1::Frame {
     numbered(id, frame.at.seq, &frame.frame)
 }
 
-/// A configuration in force for publication or subscription `id`.
+/// A configuration in force for publication or subscription `id`, before frame `seq`.
 #[must_use]
-pub fn in_force(id: u32, frame: &Frame) -> v1::Frame {
+pub fn in_force(id: u32, seq: u64, frame: &Frame) -> v1::Frame {
     v1::Frame {
+        seq,
         in_force: true,
         ..wire(id, frame)
     }
@@ -145,7 +151,7 @@ pub fn arrival(wire: v1::Frame) -> Result<Arrival, Invalid> {
         payload: wire.payload,
     };
     Ok(if wire.in_force {
-        Arrival::InForce(frame)
+        Arrival::InForce { seq: wire.seq, frame }
     } else {
         Arrival::Numbered {
             seq: wire.seq,
@@ -322,7 +328,7 @@ mod tests {
         };
         assert_eq!((seq, &got), (u64::MAX, &sent.frame));
         assert_eq!(got.payload.as_ptr(), sent.frame.payload.as_ptr());
-        assert_eq!(arrival(in_force(9, &got)), Ok(Arrival::InForce(got)));
+        assert_eq!(arrival(in_force(9, 5, &got)), Ok(Arrival::InForce { seq: 5, frame: got }));
     }
 
     #[test]
