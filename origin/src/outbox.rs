@@ -12,6 +12,7 @@ use fabric::LinkError;
 use fabric::v1::to_edge::Body;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
 use crate::hub::Cell;
 use crate::stream::Wake;
@@ -40,6 +41,8 @@ pub enum End {
     Closed,
     /// This side ends it.
     Error(LinkError),
+    /// The transport broke, or what came is no message.
+    Broken(Status),
 }
 
 /// What the writer does next.

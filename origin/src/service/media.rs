@@ -70,6 +70,7 @@ async fn read(mut session: Session, outbox: Arc<Outbox>, mut incoming: Streaming
     };
     match &how {
         End::Closed => tracing::info!("link closed"),
+        End::Broken(status) => tracing::info!(%status, "link broke"),
         End::Error(LinkError::Leaving) => tracing::info!("link closed, this origin is leaving"),
         End::Error(error) => {
             session.hub().counters().links_faulted.add(1);
@@ -91,14 +92,10 @@ async fn read(mut session: Session, outbox: Arc<Outbox>, mut incoming: Streaming
 }
 
 async fn converse(session: &mut Session, incoming: &mut Streaming<ToOrigin>) -> End {
-    let hello = match tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await {
-        Ok(hello) => hello,
-        Err(_) => {
-            let text = format!("no Hello within {} s", HELLO_TIMEOUT.as_secs());
-            return End::Error(LinkError::OutOfOrder(text));
-        }
+    let Ok(mut message) = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await else {
+        let text = format!("no Hello within {} s", HELLO_TIMEOUT.as_secs());
+        return End::Error(LinkError::OutOfOrder(text));
     };
-    let mut message = hello;
     loop {
         match message {
             Ok(Some(message)) => {
@@ -107,11 +104,7 @@ async fn converse(session: &mut Session, incoming: &mut Streaming<ToOrigin>) -> 
                 }
             }
             Ok(None) => return End::Closed,
-            Err(status) => {
-                // The transport broke, or what came is no message; tonic has told the peer.
-                tracing::debug!(%status, "link broke");
-                return End::Closed;
-            }
+            Err(status) => return End::Broken(status),
         }
         message = incoming.message().await;
     }
