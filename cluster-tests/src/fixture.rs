@@ -115,7 +115,7 @@ impl Fixture {
                  keyint=25:min-keyint=25:scenecut=0:open-gop=0:log-level=error"
             }
             Self::Av1 => {
-                "-c:v libaom-av1 -usage realtime -cpu-used 10 -g 25 -pix_fmt yuv420p \
+                "-c:v libaom-av1 -usage realtime -cpu-used 8 -g 25 -pix_fmt yuv420p \
                  -c:a libopus -b:a 64k"
             }
             Self::Vp9 => {

@@ -6,7 +6,7 @@
 //! promise of the product in one function.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -167,7 +167,7 @@ impl Drop for Live {
 #[derive(Debug)]
 pub struct Viewer {
     seen: Arc<Mutex<Seen>>,
-    leave: Arc<AtomicBool>,
+    socket: TcpStream,
 }
 
 /// What a viewer got.
@@ -192,11 +192,11 @@ impl Viewer {
         let stream = raw.create_stream().expect("the edge gives a stream");
         let code = raw.play(stream, name).expect("the edge answers a play");
         assert_eq!(code, "NetStream.Play.Start");
+        let socket = raw.socket().try_clone().expect("a socket has two handles");
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let leave = Arc::new(AtomicBool::new(false));
-        let (kept, told) = (Arc::clone(&seen), Arc::clone(&leave));
-        std::thread::spawn(move || watch(raw, &kept, &told));
-        Self { seen, leave }
+        let kept = Arc::clone(&seen);
+        std::thread::spawn(move || watch(raw, &kept));
+        Self { seen, socket }
     }
 
     /// Looks at everything it got so far.
@@ -254,7 +254,8 @@ impl Viewer {
 
 impl Drop for Viewer {
     fn drop(&mut self) {
-        self.leave.store(true, Ordering::Relaxed);
+        // Wakes the thread, which then drops the connection.
+        let _already_closed = self.socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -487,11 +488,11 @@ fn fill(body: &mut Vec<u8>, mean: u32, dice: &mut u64) {
     }
 }
 
-fn watch(mut raw: Raw, seen: &Mutex<Seen>, leave: &AtomicBool) {
+fn watch(mut raw: Raw, seen: &Mutex<Seen>) {
     let _bad_socket_shows_below = raw
         .socket()
         .set_read_timeout(Some(Duration::from_secs(120)));
-    while !leave.load(Ordering::Relaxed) {
+    loop {
         let message = raw.read();
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         match message {

@@ -128,6 +128,15 @@ impl std::fmt::Debug for Decoded {
 }
 
 impl Decoded {
+    /// Without the last pictures: where a recording was cut off, those that others lean
+    /// on come without those that lean on them.
+    #[must_use]
+    pub fn but_the_last(mut self, pictures: usize) -> Self {
+        self.video
+            .truncate(self.video.len().saturating_sub(pictures));
+        self
+    }
+
     /// Checks that the pictures are those of a file that is repeated for ever, from one
     /// of them on, without a gap.
     ///
