@@ -73,7 +73,7 @@ async fn who_joins_in_mid_stream_gets_what_is_in_force_and_the_newest_key_frame(
         .iter()
         .map(|frame| (frame.in_force, frame.seq))
         .collect();
-    assert_eq!(seen, [(true, 0), (false, 3), (false, 4)]);
+    assert_eq!(seen, [(true, 3), (false, 3), (false, 4)]);
     assert_eq!(frames[0].payload, sent[0].payload);
 }
 

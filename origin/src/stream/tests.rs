@@ -75,7 +75,7 @@ impl Sink for Log {
             | State::Refused => name,
         });
     }
-    fn in_force(&mut self, _: u32, _: &Frame) {
+    fn in_force(&mut self, _: u32, _: u64, _: &Frame) {
         self.0.push("c".into());
     }
     fn frame(&mut self, _: u32, frame: &Sequenced, _: u64) {
@@ -371,7 +371,10 @@ fn an_origin_that_knows_nothing_adopts_the_publish_and_its_watchers() {
         }
     );
     // The edge begins at its newest key frame, with the configuration in force there.
-    let config = Arrival::InForce(frame(Class::Config, 0, 10));
+    let config = Arrival::InForce {
+        seq: 11,
+        frame: frame(Class::Config, 0, 10),
+    };
     let frames = std::iter::once(config).chain((11..14).map(|seq| usual(seq, 100)));
     stream.append(at(1, 1), frames, 0).unwrap();
     assert_eq!(read(&mut stream, watcher), "published:7 12 13");
@@ -396,7 +399,10 @@ fn a_publish_that_comes_back_after_its_grace_goes_on_with_its_epoch() {
             .next,
         0
     );
-    let config = Arrival::InForce(frame(Class::Config, 0, 10));
+    let config = Arrival::InForce {
+        seq: 6,
+        frame: frame(Class::Config, 0, 10),
+    };
     let frames = std::iter::once(config).chain((6..8).map(|seq| usual(seq, 100)));
     stream.append(at(3, 1), frames, 0).unwrap();
     assert_eq!(read(&mut stream, watcher), "published:7 skip:3 c 6 7");
@@ -482,7 +488,7 @@ fn the_time_of_receipt_is_that_of_the_frames_batch() {
     struct Times(Vec<u64>);
     impl Sink for Times {
         fn source(&mut self, _: u32, _: State, _: Epoch) {}
-        fn in_force(&mut self, _: u32, _: &Frame) {}
+        fn in_force(&mut self, _: u32, _: u64, _: &Frame) {}
         fn frame(&mut self, _: u32, _: &Sequenced, ingest_micros: u64) {
             self.0.push(ingest_micros);
         }

@@ -174,8 +174,8 @@ impl Sink for Assembly {
         }));
     }
 
-    fn in_force(&mut self, id: u32, frame: &Frame) {
-        self.push(convert::in_force(id, frame));
+    fn in_force(&mut self, id: u32, seq: u64, frame: &Frame) {
+        self.push(convert::in_force(id, seq, frame));
     }
 
     fn frame(&mut self, id: u32, frame: &Sequenced, ingest_micros: u64) {
