@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use selvage_cluster_tests::lab::arena::is_free;
 use selvage_cluster_tests::lab::raw::amf::{self, Amf};
-use selvage_cluster_tests::lab::raw::{Raw, dial, header, kind, until_closed};
+use selvage_cluster_tests::lab::raw::{Raw, dial, header, is_timeout, kind, until_closed};
 use selvage_cluster_tests::lab::{Arena, Cluster, SOON, until};
 
 /// Time to finish the handshake and `connect`, as these tests set it.
@@ -332,6 +332,13 @@ fn amf_bombs_close_the_connection_or_are_answered_with_an_error() {
                 let _closed_early = raw.send(kind, 1, 0, &body);
             }
         }
+        // In the place of an honest connect: refused in words, or closed.
+        let mut raw = arena.open_raw();
+        let _closed_early = raw.send(kind::COMMAND, 0, 0, &bomb);
+        assert!(
+            is_refused(&mut raw),
+            "{what}: nothing was said and nothing was closed"
+        );
         let grown = arena.grown();
         assert!(
             grown[0] < 192 << 20,
@@ -340,6 +347,21 @@ fn amf_bombs_close_the_connection_or_are_answered_with_an_error() {
         );
     }
     arena.is_unharmed();
+}
+
+/// Whether `_error` comes or the connection is closed.
+fn is_refused(raw: &mut Raw) -> bool {
+    loop {
+        match raw.read() {
+            Ok(message) => {
+                let values = message.command().unwrap_or_default();
+                if values.first().and_then(Amf::as_text) == Some("_error") {
+                    return true;
+                }
+            }
+            Err(error) => return !is_timeout(&error),
+        }
+    }
 }
 
 /// Arrays of which each names the one before it twice: small on the wire, 2^40 values
