@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
+use selvage_cluster_tests::lab::cluster::Node;
 use selvage_cluster_tests::lab::raw::Raw;
-use selvage_cluster_tests::lab::{Cluster, until};
+use selvage_cluster_tests::lab::raw::amf::Amf;
+use selvage_cluster_tests::lab::{Cluster, SOON, until};
 
 /// How many want the same name.
 const RACERS: usize = 200;
@@ -137,6 +139,47 @@ fn when_the_holder_leaves_the_name_is_free_at_once() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
+#[test]
+fn an_edge_that_has_not_heard_of_every_origin_yet_does_not_give_a_held_name_away() {
+    let mut cluster = Cluster::start(2, 1);
+    // Of a few names, some are owned by the origin that will answer late.
+    let names: Vec<String> = (0..8).map(|number| format!("held{number}")).collect();
+    let holders: Vec<Raw> = names
+        .iter()
+        .map(|name| {
+            let mut holder = Raw::connect(cluster.edges[0].addr, "live").unwrap();
+            let stream = holder.create_stream().unwrap();
+            assert_eq!(holder.publish(stream, name).unwrap(), START);
+            holder
+        })
+        .collect();
+    let origins: Vec<_> = cluster.origins.iter().map(|origin| origin.addr).collect();
+    cluster.origins[1].process.freeze();
+    let young = Node::edge(1, &origins, &[]);
+    until("the new edge has a link to one origin", SOON, || {
+        young.links() == 1
+    });
+    let mut asking: Vec<Raw> = names
+        .iter()
+        .map(|name| {
+            let mut raw = Raw::connect(young.addr, "live").unwrap();
+            let stream = raw.create_stream().unwrap();
+            let args = [Amf::Null, Amf::text(name), Amf::text("live")];
+            raw.command(stream, "publish", 0.0, &args).unwrap();
+            raw
+        })
+        .collect();
+    cluster.origins[1].process.thaw();
+    for (name, raw) in names.iter().zip(&mut asking) {
+        assert_eq!(
+            raw.next_status().unwrap(),
+            BAD_NAME,
+            "{name} has two holders"
+        );
+    }
+    drop(holders);
+}
+
 /// How a publisher leaves.
 #[derive(Clone, Copy, Debug)]
 enum Leave {
@@ -148,7 +191,6 @@ enum Leave {
 impl Leave {
     /// What remains of the publisher is given back.
     fn act(self, mut holder: Raw, stream: u32) -> Option<Raw> {
-        use selvage_cluster_tests::lab::raw::amf::Amf;
         match self {
             Self::CloseStream => {
                 holder

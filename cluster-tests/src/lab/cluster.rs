@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::process::Process;
+use super::until::{SOON, until};
 
 /// Origins and edges, each a process of its own.
 #[derive(Debug)]
@@ -44,9 +45,14 @@ impl Cluster {
     pub fn start_with(origins: usize, edges: usize, edge_args: &[&str]) -> Self {
         let origins: Vec<Node> = (0..origins).map(Node::origin).collect();
         let known: Vec<SocketAddr> = origins.iter().map(|origin| origin.addr).collect();
-        let edges = (0..edges)
-            .map(|i| Node::edge(i, &known, edge_args))
+        let edges: Vec<Node> = (0..edges)
+            .map(|number| Node::edge(number, &known, edge_args))
             .collect();
+        for edge in &edges {
+            until("every edge has a link to every origin", SOON, || {
+                edge.links() == known.len()
+            });
+        }
         Self { origins, edges }
     }
 
@@ -92,6 +98,14 @@ impl Node {
         args.extend(["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         args.extend(more);
         Self::start(&id, "rtmp", &args)
+    }
+
+    /// How many links to origins an edge has made so far, by what it says in its log.
+    pub fn links(&self) -> usize {
+        self.process
+            .stderr()
+            .matches("link to origin is up")
+            .count()
     }
 
     #[track_caller]
