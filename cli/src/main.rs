@@ -1,5 +1,6 @@
 //! The `selvage` command.
 
+mod bench;
 mod dev;
 mod exit;
 mod pace;
@@ -30,6 +31,9 @@ enum Command {
     Edge(edge::Flags),
     Publish(publish::Flags),
     Play(play::Flags),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Command::Edge(flags) => edge::main(&flags),
         Command::Publish(flags) => publish::main(&flags),
         Command::Play(flags) => play::main(&flags),
+        Command::Bench(command) => bench::main(&command),
     }
 }
 

@@ -1,0 +1,39 @@
+//! `selvage bench`: what it costs, beside others and beside the least that it can cost.
+
+mod fanout;
+mod floor;
+mod peer;
+mod players;
+mod publisher;
+mod report;
+mod stream;
+mod usage;
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Measure.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Fanout(fanout::Flags),
+    #[command(hide = true)]
+    Players(players::Flags),
+    #[command(hide = true)]
+    Floor(floor::Flags),
+}
+
+pub(crate) fn main(command: &Command) -> ExitCode {
+    match command {
+        Command::Fanout(flags) => fanout::main(flags),
+        Command::Players(flags) => players::main(flags),
+        Command::Floor(flags) => floor::main(flags),
+    }
+}
+
+/// The clock that all processes of a measurement share, in microseconds.
+fn wall_micros() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
