@@ -18,13 +18,10 @@ use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::link::LinkSetup;
 use crate::shard::{self, Settings, ShardHandle, ToShard};
-use crate::upstream::{Patience, Reachable, Upstream};
+use crate::upstream::{Patience, Upstream};
 
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
-
-/// How long a starting edge waits for origins that do not answer.
-const FIRST_SIGHT: Duration = Duration::from_secs(3);
 
 /// How long shards get to write their farewells.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -174,7 +171,7 @@ impl Edge {
         } = self;
         let seed = seed();
         let (asks, receiver) = mpsc::unbounded_channel();
-        let (reachable, watching) = watch::channel(Reachable::default());
+        let (reachable, watching) = watch::channel(0);
         let setup = LinkSetup {
             edge: id.clone(),
             incarnation: seed,
@@ -329,14 +326,9 @@ fn tls(config: &Config) -> Result<TlsAcceptor, node::tls::Error> {
     node::tls::acceptor(&identity)
 }
 
-/// An edge that has just started is ready when it reaches every origin it knows of: one
-/// that sees only some of them would place streams where the others do not look. After
-/// [`FIRST_SIGHT`] those that answer must do; from then on one is enough.
-async fn watch_origins(mut reachable: watch::Receiver<Reachable>, condition: Condition) {
-    let all = reachable.wait_for(|seen| seen.known > 0 && seen.up >= seen.known);
-    let _ = tokio::time::timeout(FIRST_SIGHT, all).await;
+async fn watch_origins(mut reachable: watch::Receiver<usize>, condition: Condition) {
     loop {
-        if reachable.borrow_and_update().up == 0 {
+        if *reachable.borrow_and_update() == 0 {
             condition.break_with("none answers");
         } else {
             condition.hold();

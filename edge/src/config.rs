@@ -206,6 +206,10 @@ impl Validate for Config {
             let expected = "tls.cert and tls.key, or tls.self_signed, for listen.rtmps";
             return Err(Invalid::new("tls.cert", "absent", expected));
         }
+        if self.origins.is_empty() {
+            let expected = "at least one host:port, unix:/path or dns:name:port";
+            return Err(Invalid::new("origins", "[]", expected));
+        }
         for origin in &self.origins {
             origin.parse::<node::resolve::Entry>().map_err(|_| {
                 let expected = "host:port, unix:/path or dns:name:port";

@@ -4,6 +4,8 @@
 //! has room again, or until a deadline. Media is written by the shard's walk
 //! ([`Connection::pump_from_walk`]) without waking it.
 
+mod state;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -14,24 +16,20 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use fabric::v1::refused::Reason;
-use model::{Epoch, StreamKey};
-use rtmp::{Carrier, StreamId};
-use session::{
-    CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
-    ServerSession,
-};
+use model::Epoch;
+use rtmp::Carrier;
+use session::{Notice, Refusal, Reply, ServerSession};
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
+use self::state::{Ending, FULL, Role, State};
 use crate::accept::{Accepted, Permit};
 use crate::channel::Change;
 use crate::io::Io;
-use crate::limits::{
-    OUTBOX_HIGH_WATER, OUTBOX_MAX, PUBLICATIONS_PER_SHARD, READ_BUFFER, WRITE_SLICES, WRITE_STALL,
-};
+use crate::limits::{READ_BUFFER, WRITE_SLICES, WRITE_STALL};
 use crate::link::{Grant, LinkId};
 use crate::outbox::Outbox;
-use crate::play::{LocalChannel, Next, Viewer};
+use crate::play::LocalChannel;
 use crate::publish::Uplink;
 use crate::shard::{PublicationId, Shard};
 use crate::upstream::Ask;
@@ -47,43 +45,6 @@ pub(crate) struct Connection {
     blocked: Cell<bool>,
     state: RefCell<State>,
     _permit: Permit,
-}
-
-struct State {
-    carrier: Carrier,
-    session: ServerSession,
-    /// Input that is not a whole chunk yet.
-    rest: BytesMut,
-    outbox: Outbox,
-    streams: BTreeMap<StreamId, Role>,
-    /// Since when the socket has taken nothing while we had something.
-    stalled: Option<Instant>,
-    /// When it came.
-    opened: Instant,
-    ending: Option<Ending>,
-    /// Since when.
-    ended: Option<Instant>,
-}
-
-/// What a message stream does.
-enum Role {
-    Asking {
-        publication: PublicationId,
-        request: RequestId,
-        key: StreamKey,
-        since: Instant,
-    },
-    Publishing(Box<Uplink>),
-    Playing(Box<Viewer>),
-}
-
-/// Why a connection ends.
-#[derive(Debug)]
-enum Ending {
-    /// The session is over; what is queued is still written.
-    Session(CloseReason),
-    /// Nothing more can be done with it.
-    Broken(String),
 }
 
 /// A client that connects and says nothing is closed after this.
@@ -561,228 +522,3 @@ impl Connection {
         }
     }
 }
-
-impl State {
-    /// Whether the client may be read: it takes what we answer, its publishes get on,
-    /// and it is not being closed.
-    fn wants_input(&self) -> bool {
-        self.ending.is_none()
-            && self.outbox.len() < OUTBOX_HIGH_WATER
-            && self.streams.values().all(|role| match role {
-                Role::Publishing(uplink) => uplink.wants_frames(),
-                Role::Asking { .. } | Role::Playing(_) => true,
-            })
-    }
-
-    fn end(&mut self, ending: Ending) {
-        if !matches!(self.ending, Some(Ending::Broken(_))) {
-            self.ending = Some(ending);
-            self.ended.get_or_insert_with(Instant::now);
-        }
-    }
-
-    fn reply(&mut self, request: RequestId, reply: Reply, now: Instant) {
-        if let Err(error) = self.session.handle_reply(request, reply, now) {
-            // We answered what was not asked: a bug of ours, and this client's alone.
-            self.end(Ending::Broken(error.to_string()));
-        }
-    }
-
-    fn publish(&mut self, wanted: PublicationId) -> Option<(StreamId, &mut Role)> {
-        self.streams.iter_mut().find_map(|(stream, role)| {
-            let found = match role {
-                Role::Asking { publication, .. } => *publication == wanted,
-                Role::Publishing(uplink) => uplink.publication() == wanted,
-                Role::Playing(_) => false,
-            };
-            found.then_some((*stream, role))
-        })
-    }
-
-    /// Carries out what the session puts out, until it has nothing more to say.
-    fn settle(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, now: Instant) {
-        while let Some(output) = self.session.poll_output() {
-            match output {
-                Output::Message(message) => self.carrier.write_message(&message),
-                Output::Event(event) => self.act(own, shard, event, now),
-            }
-        }
-        self.collect();
-    }
-
-    /// Moves what the carrier has to send into the outbox.
-    fn collect(&mut self) {
-        while let Some(bytes) = self.carrier.poll_transmit() {
-            self.outbox.push(bytes);
-        }
-        if self.outbox.len() > OUTBOX_MAX {
-            self.end(Ending::Broken(
-                "the client asks and does not take the answers".into(),
-            ));
-        }
-    }
-
-    /// Takes media for the client's plays, as much as one write can carry.
-    fn fill(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>) {
-        self.collect();
-        let chunk_size = self.carrier.send_chunk_size();
-        let streams: Vec<StreamId>;
-        // Nearly every player plays one stream, and needs no list of them.
-        let only = match self.streams.first_key_value() {
-            Some((stream, Role::Playing(_))) if self.streams.len() == 1 => Some(*stream),
-            _ => None,
-        };
-        let turns: &[StreamId] = match &only {
-            Some(stream) => std::slice::from_ref(stream),
-            None => {
-                streams = self.streams.keys().copied().collect();
-                &streams
-            }
-        };
-        for stream in turns {
-            while !self.outbox.fills_a_write() && self.outbox.len() < OUTBOX_HIGH_WATER {
-                let Some(Role::Playing(viewer)) = self.streams.get_mut(stream) else {
-                    break;
-                };
-                match viewer.next(chunk_size) {
-                    Next::Image(image) => self.outbox.push(image),
-                    Next::Nothing => break,
-                    Next::Notice(notice) => {
-                        let now = Instant::now();
-                        if notice == Notice::Complete
-                            && let Some(role) = self.streams.remove(stream)
-                        {
-                            self.drop_role(own, shard, role);
-                        }
-                        self.session.handle_notice(*stream, notice, now);
-                        self.settle(own, shard, now);
-                    }
-                }
-            }
-        }
-    }
-
-    fn act(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, event: Event, now: Instant) {
-        match event {
-            Event::Connect { request, connect } => {
-                debug!(client = own.number, at = %connect.at, flash = connect.flash_ver, "connect");
-                self.carrier.announce_window(WINDOW, WINDOW);
-                self.carrier.set_chunk_size(shard.settings.chunk_size);
-                self.reply(request, Reply::Accept, now);
-            }
-            Event::Call { request, name, .. } => {
-                if let Some(request) = request {
-                    self.reply(
-                        request,
-                        Reply::Failed(format!("Method not found ({name}).")),
-                        now,
-                    );
-                }
-            }
-            Event::Publish {
-                request,
-                stream,
-                key,
-                ..
-            } => {
-                if shard.publications.borrow().len() >= PUBLICATIONS_PER_SHARD {
-                    let description = FULL.to_owned();
-                    self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
-                    return;
-                }
-                let publication = shard.publication();
-                shard
-                    .publications
-                    .borrow_mut()
-                    .insert(publication, own.clone());
-                shard.ask(Ask::Publish {
-                    publication,
-                    key: key.clone(),
-                    shard: shard.handle.clone(),
-                    traceparent: node::telemetry::traceparent_of_current(),
-                });
-                let role = Role::Asking {
-                    publication,
-                    request,
-                    key,
-                    since: now,
-                };
-                if let Some(old) = self.streams.insert(stream, role) {
-                    self.drop_role(own, shard, old);
-                }
-            }
-            Event::Play {
-                request,
-                stream,
-                key,
-                window,
-                ..
-            } => {
-                if let Some(old) = self.streams.remove(&stream) {
-                    self.drop_role(own, shard, old);
-                }
-                if let PlayStart::Recorded(_) = window.start {
-                    self.reply(request, Reply::Refuse(Refusal::StreamNotFound), now);
-                    return;
-                }
-                let Some(channel) = shard.channel(&key) else {
-                    let description = FULL.to_owned();
-                    self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
-                    return;
-                };
-                debug!(client = own.number, stream = %key, "playing");
-                self.reply(request, Reply::Accept, now);
-                channel.add(own.clone());
-                let viewer = Viewer::new(stream, channel, window);
-                self.streams.insert(stream, Role::Playing(Box::new(viewer)));
-            }
-            Event::Frame { stream, frame } => {
-                if let Some(Role::Publishing(uplink)) = self.streams.get_mut(&stream) {
-                    uplink.push(frame);
-                }
-            }
-            Event::Playback { stream, change } => {
-                if let Some(Role::Playing(viewer)) = self.streams.get_mut(&stream) {
-                    match change {
-                        Playback::Audio(wanted) => viewer.receive_audio(wanted),
-                        Playback::Video(wanted) => viewer.receive_video(wanted),
-                        Playback::Paused(paused) => viewer.pause(paused),
-                        // How much a client buffers is its own affair for live streams.
-                        Playback::Buffer(_) => {}
-                    }
-                }
-            }
-            Event::Finished { stream } => {
-                if let Some(role) = self.streams.remove(&stream) {
-                    self.drop_role(own, shard, role);
-                }
-            }
-            Event::Closed { reason } => self.end(Ending::Session(reason)),
-        }
-    }
-
-    fn drop_role(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, role: Role) {
-        match role {
-            Role::Asking { publication, .. } => {
-                shard.forget(publication);
-                shard.ask(Ask::Unpublish { publication });
-            }
-            Role::Publishing(uplink) => self.end_publish(shard, *uplink),
-            Role::Playing(viewer) => shard.leave(viewer.channel, own.clone()),
-        }
-    }
-
-    fn end_publish(&mut self, shard: &Rc<Shard>, mut uplink: Uplink) {
-        let publication = uplink.publication();
-        uplink.pump();
-        shard.forget(publication);
-        uplink.unpublish();
-        shard.ask(Ask::Unpublish { publication });
-    }
-}
-
-/// What a client is told when a limit on streams is reached.
-const FULL: &str = "The server holds as many streams as it may.";
-
-/// Window Acknowledgement Size and Set Peer Bandwidth, as Flash Media Server sends them.
-const WINDOW: u32 = 2_500_000;

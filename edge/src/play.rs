@@ -161,7 +161,9 @@ impl Viewer {
 
     /// The next bytes for this viewer, for chunks of `chunk_size` bytes.
     pub(crate) fn next(&mut self, chunk_size: u32) -> Next {
-        if self.paused {
+        // Before the edge's channel has answered there is only an empty backlog here, and a
+        // view that read it would count as present from the start.
+        if self.paused || self.channel.id.get().is_none() {
             return Next::Nothing;
         }
         let mut store = self.channel.store.borrow_mut();

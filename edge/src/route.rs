@@ -96,7 +96,8 @@ mod tests {
         let owners: Vec<_> = (0..8)
             .map(|n| owner(&key(n), &origins).unwrap().as_str())
             .collect();
-        assert_eq!(owners, EXPECTED);
+        // Computed by another program from the definition above.
+        let expected = [1, 1, 0, 2, 0, 2, 0, 2].map(|n| format!("origin-{n}"));
+        assert_eq!(owners, expected);
     }
-    const EXPECTED: [&str; 8] = ["", "", "", "", "", "", "", ""];
 }

@@ -32,6 +32,11 @@ use crate::shard::{PublicationId, ShardHandle, ToShard};
 /// enough for the other edges to have seen it too.
 pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
+/// An edge that has just started sees some origins before others, and would place streams
+/// where no other edge looks. It places none until it has seen all it knows of, or until
+/// this time has passed and those that answer must do.
+pub(crate) const FIRST_SIGHT: Duration = Duration::from_secs(3);
+
 /// A subscription that an origin refused is tried again after this.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -88,15 +93,6 @@ pub(crate) struct Patience {
     pub(crate) interrupted: Duration,
 }
 
-/// How much of the fabric can be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reachable {
-    /// Origins whose link is up.
-    pub(crate) up: usize,
-    /// Addresses of origins.
-    pub(crate) known: usize,
-}
-
 /// The task's state.
 pub(crate) struct Upstream {
     setup: LinkSetup,
@@ -114,8 +110,10 @@ pub(crate) struct Upstream {
     channels: HashMap<ChannelId, Subscribed>,
     by_key: HashMap<StreamKey, ChannelId>,
     next_channel: u64,
+    /// Whether streams are placed yet, see [`FIRST_SIGHT`].
+    open: bool,
     wake_at: Option<Instant>,
-    reachable: watch::Sender<Reachable>,
+    reachable: watch::Sender<usize>,
 }
 
 struct Link {
@@ -154,14 +152,14 @@ struct Subscribed {
 }
 
 impl Upstream {
-    /// A task that will dial `addresses`. `reachable` tells how many of them
-    /// are up.
+    /// A task that will dial `addresses`. `reachable` tells how many origins
+    /// can be given streams.
     pub(crate) fn new(
         setup: LinkSetup,
         patience: Patience,
         asks: mpsc::UnboundedReceiver<Ask>,
         addresses: watch::Receiver<node::resolve::Addresses>,
-        reachable: watch::Sender<Reachable>,
+        reachable: watch::Sender<usize>,
     ) -> Self {
         Self {
             setup,
@@ -176,6 +174,7 @@ impl Upstream {
             channels: HashMap::new(),
             by_key: HashMap::new(),
             next_channel: 0,
+            open: false,
             wake_at: None,
             reachable,
         }
@@ -184,6 +183,8 @@ impl Upstream {
     /// Runs until no shard is left.
     pub(crate) async fn run(mut self) {
         self.dial();
+        let first_sight = Instant::now() + FIRST_SIGHT;
+        self.wake_by(first_sight);
         loop {
             let deadline = self.wake_at;
             tokio::select! {
@@ -193,7 +194,11 @@ impl Upstream {
                 },
                 Some(event) = self.events.1.recv() => self.handle_event(event),
                 Ok(()) = self.addresses.changed() => self.dial(),
-                () = sleep_until(deadline) => self.handle_timeout(Instant::now()),
+                () = sleep_until(deadline) => {
+                    let now = Instant::now();
+                    self.open |= now >= first_sight;
+                    self.handle_timeout(now);
+                }
             }
         }
         for task in self.dialling.values() {
@@ -439,6 +444,9 @@ impl Upstream {
 
     /// Looks at everything again after the set of origins changed.
     fn place_all(&mut self) {
+        if !self.open {
+            return;
+        }
         let publications: Vec<_> = self.publications.keys().copied().collect();
         for publication in publications {
             self.place(publication);
@@ -452,6 +460,9 @@ impl Upstream {
     /// The link to the owner of a stream. With `settled`, an origin that has only just
     /// come up does not count unless there is no other.
     fn owner(&self, key: &StreamKey, settled: bool) -> Option<(LinkId, &Link)> {
+        if !self.open {
+            return None;
+        }
         let now = Instant::now();
         let usable = |link: &&Link| !link.draining;
         let old = |link: &&Link| !settled || now >= link.since + SETTLE;
@@ -549,18 +560,15 @@ impl Upstream {
         }
     }
 
-    /// Tells how many origins are up, of how many addresses.
-    fn count(&self) {
-        let up: BTreeSet<_> = self
-            .links
-            .values()
-            .filter(|l| !l.draining)
-            .map(|l| &l.origin)
-            .collect();
-        self.reachable.send_replace(Reachable {
-            up: up.len(),
-            known: self.dialling.len(),
-        });
+    /// Notes how many origins are up, of how many addresses.
+    fn count(&mut self) {
+        let usable = self.links.values().filter(|link| !link.draining);
+        let up = usable
+            .map(|link| &link.origin)
+            .collect::<BTreeSet<_>>()
+            .len();
+        self.open |= up >= self.dialling.len();
+        self.reachable.send_replace(if self.open { up } else { 0 });
     }
 
     /// Looks at everything again by `at` at the latest.
@@ -624,6 +632,7 @@ impl Upstream {
                 entry.retry_at = None;
             }
         }
+        self.count();
         self.place_all();
         self.wake_at = self.next_wake(now);
     }

@@ -29,7 +29,8 @@ pub(super) async fn watch(tally: &Tally, closely: bool) -> io::Error {
 
 async fn try_watch(tally: &Tally, closely: bool) -> io::Result<std::convert::Infallible> {
     let mut link = Link::open(tally).await?;
-    tally.first.borrow_mut().push(link.join(tally).await?);
+    let first = link.join(tally).await?;
+    tally.first.borrow_mut().push(first);
     tally.joined.set(tally.joined.get() + 1);
     if closely {
         loop {
