@@ -67,10 +67,8 @@ impl Failure {
             Self::NoStream(_) => 4,
             Self::Ended(_) => 5,
             Self::Client(error) => match error.blame() {
-                Blame::Caller => match error {
-                    client::Error::Url(_) => USAGE,
-                    _ => 1,
-                },
+                Blame::Caller if matches!(error, client::Error::Url(_)) => USAGE,
+                Blame::Caller => 1,
                 Blame::Connection => 3,
                 Blame::Stream => 4,
                 Blame::Interruption => 5,

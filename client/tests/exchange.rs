@@ -1,7 +1,9 @@
 //! Player and publisher against a server session, over pipes and over TLS.
 #![allow(
     clippy::wildcard_enum_match_arm,
-    reason = "a test looks for the one variant it expects"
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test looks for the one variant it expects, and its helpers fail loudly"
 )]
 
 use std::pin::pin;

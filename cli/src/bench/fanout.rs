@@ -88,10 +88,12 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
 async fn run(flags: &Flags) -> Result<(), Failure> {
     let plan = plan(flags)?;
     print(&format!(
-        "{} players, {} kbit/s, {} s each; prompt readers (epoll, one thread); 1 publisher\n",
+        "{} players, {} kbit/s, {} s each; prompt readers (epoll, one thread); 1 publisher\n\
+         load of this machine before: {}\n",
         flags.players,
         flags.bitrate / 1000,
-        flags.seconds
+        flags.seconds,
+        usage::load().as_deref().unwrap_or("unknown"),
     ));
     let mut rows: Vec<Row> = Vec::new();
     for kind in plan {
@@ -186,23 +188,10 @@ async fn watch(flags: &Flags, kind: &Kind, peer: &Peer, log: &Log) -> Result<Row
     let report = Report(players.answer("report", Duration::from_secs(10)).await?);
 
     let joins = if flags.join_rate && kind.relays() {
-        let cpu_before = cpu(peer)?;
-        players
-            .tell(&format!("joins {JOIN_SECONDS} {JOIN_PARALLEL}"))
-            .await?;
-        let joins = players
-            .answer("joins", Duration::from_secs(JOIN_SECONDS + 10))
-            .await?;
-        let joins: f64 = joins.parse().unwrap_or_default();
-        let all = cpu(peer)?.saturating_sub(cpu_before).as_secs_f64();
-        // The players that watch cost what they cost before.
-        let watching = spent.as_secs_f64() / seconds * JOIN_SECONDS as f64;
-        let core = (all - watching).max(0.01);
-        Some((joins / core, joins / JOIN_SECONDS as f64))
+        Some(join_rate(peer, &mut players).await?)
     } else {
         None
     };
-
     let pictures = if kind.relays() {
         log.between(from, to)
     } else {
@@ -229,6 +218,31 @@ async fn watch(flags: &Flags, kind: &Kind, peer: &Peer, log: &Log) -> Result<Row
             (lost, report.rest("why"))
         }),
     })
+}
+
+/// How many players connect, play and leave per CPU second of the server, and per second
+/// of the clock. Nobody else watches meanwhile.
+async fn join_rate(peer: &Peer, players: &mut Players) -> Result<(f64, f64), Failure> {
+    players.tell("leave").await?;
+    players.answer("left", Duration::from_secs(10)).await?;
+    sleep(SETTLE).await;
+    let before = cpu(peer)?;
+    let time = Duration::from_secs(JOIN_SECONDS);
+    sleep(time).await;
+    let idle = cpu(peer)?.saturating_sub(before);
+    let before = cpu(peer)?;
+    players
+        .tell(&format!("joins {JOIN_SECONDS} {JOIN_PARALLEL}"))
+        .await?;
+    let joins = players
+        .answer("joins", time + Duration::from_secs(10))
+        .await?;
+    let joins: f64 = joins.parse().unwrap_or_default();
+    let spent = cpu(peer)?.saturating_sub(before).saturating_sub(idle);
+    Ok((
+        joins / spent.as_secs_f64().max(0.01),
+        joins / time.as_secs_f64(),
+    ))
 }
 
 /// The players' process.

@@ -172,29 +172,37 @@ fn fan_out(flags: &Flags, joins: &mpsc::Receiver<TcpStream>) {
     }
 }
 
+/// Bytes that a socket may be behind before it misses messages.
+const REST_MAX: usize = 4 * 1024 * 1024;
+
 impl Socket {
-    /// Writes once. What does not fit is kept, because messages must not be torn; a socket
-    /// that is behind gets its rest first and misses what is new.
+    /// Writes once. What does not fit is kept and goes first the next time, because
+    /// messages must not be torn.
     fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         if !self.rest.is_empty() {
+            if self.rest.len() < REST_MAX {
+                self.keep(slices, 0);
+            }
             let written = none_if_full(self.tcp.write(&self.rest))?;
             self.rest.drain(..written);
             return Ok(());
         }
-        let mut written = none_if_full(match slices {
+        let written = none_if_full(match slices {
             [one] => self.tcp.write(one),
             many => self.tcp.write_vectored(many),
         })?;
-        if written == 0 {
-            return Ok(());
-        }
+        self.keep(slices, written);
+        Ok(())
+    }
+
+    /// Keeps all but the first `written` bytes.
+    fn keep(&mut self, slices: &[IoSlice<'_>], mut written: usize) {
         for slice in slices {
             let taken = written.min(slice.len());
             written -= taken;
             self.rest
                 .extend_from_slice(slice.get(taken..).unwrap_or_default());
         }
-        Ok(())
     }
 }
 

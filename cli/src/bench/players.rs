@@ -5,8 +5,9 @@
 //! and count, so that this process costs less than any server. Like any client, all of
 //! them acknowledge what they received.
 //!
-//! It obeys the lines on standard input (`window FROM TO`, `report`, `joins SECONDS
-//! PARALLEL`) and answers by lines on standard output (`joined`, `report`, `joins`); times
+//! It obeys the lines on standard input (`window FROM TO`, `report`, `leave`, `joins
+//! SECONDS PARALLEL`) and answers by lines on standard output (`joined`, `report`, `left`,
+//! `joins`); times
 //! are microseconds of the wall clock.
 
 mod viewer;
@@ -80,17 +81,19 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
         latency: RefCell::default(),
     });
     let began = Instant::now();
+    let mut watching = Vec::new();
+    // Spread over the joining time, so that they stand for all.
+    let step = (flags.players / flags.closely.max(1)).max(1);
     for index in 0..flags.players {
-        let at = began
-            + Duration::from_secs(1) * u32::try_from(index).unwrap_or(u32::MAX) / flags.ramp.max(1);
+        let turn = u32::try_from(index).unwrap_or(u32::MAX);
+        let at = began + Duration::from_secs(1) * turn / flags.ramp.max(1);
         tokio::time::sleep_until(at.into()).await;
         let tally = Rc::clone(&tally);
-        // Spread over the joining time, so that they stand for all.
-        let closely = index % (flags.players / flags.closely.max(1)).max(1) == 0;
-        tokio::task::spawn_local(async move {
+        let closely = index % step == 0 && index / step < flags.closely;
+        watching.push(tokio::task::spawn_local(async move {
             let error = viewer::watch(&tally, closely).await;
             tally.lost.borrow_mut().push(error.to_string());
-        });
+        }));
     }
     while tally.joined.get() + tally.lost.borrow().len() < flags.players {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -113,6 +116,10 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
         match words.first() {
             Some(&"window") => tally.window.set((number(1), number(2))),
             Some(&"report") => say(&tally.report()),
+            Some(&"leave") => {
+                watching.drain(..).for_each(|player| player.abort());
+                say("left");
+            }
             Some(&"joins") => {
                 let joins = viewer::join_and_leave(
                     &tally,

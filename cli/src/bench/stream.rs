@@ -72,7 +72,7 @@ impl Synthetic {
         let video = self.pictures * 1_000_000 / FRAME_RATE;
         let audio = self.sounds * AUDIO_SAMPLES * 1_000_000 / AUDIO_RATE;
         if video <= audio {
-            let key = self.pictures % GROUP == 0;
+            let key = self.pictures.is_multiple_of(GROUP);
             self.pictures += 1;
             let len = if key {
                 self.delta * usize::try_from(KEY_WEIGHT).unwrap_or(1)
@@ -101,7 +101,7 @@ impl Due {
     /// The RTMP timestamp.
     pub(super) fn time(&self) -> u32 {
         // The wire clock wraps, after 49 days.
-        u32::try_from(self.at_micros / 1000 & u64::from(u32::MAX)).unwrap_or_default()
+        u32::try_from((self.at_micros / 1000) & u64::from(u32::MAX)).unwrap_or_default()
     }
 
     /// The body, published at `stamp` (microseconds of the wall clock).

@@ -21,6 +21,13 @@ pub(super) fn resident(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
+/// How many threads wanted to run in the last minute, on average. Figures of a machine
+/// that was not idle are to be taken with care.
+pub(super) fn load() -> Option<String> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    text.split_ascii_whitespace().next().map(str::to_owned)
+}
+
 /// utime and stime, fields 14 and 15; the second field may hold blanks and brackets.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
