@@ -199,13 +199,15 @@ impl Edge {
         };
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
+        let (alive, mut ended) = mpsc::channel(1);
         for index in 0..count {
             let (shard, thread) =
-                shard::start(index, settings.clone(), asks.clone()).map_err(BuildError::Shard)?;
+                shard::start(index, settings.clone(), asks.clone(), alive.clone())
+                    .map_err(BuildError::Shard)?;
             shards.push(shard);
             threads.push(thread);
         }
-        drop(asks);
+        drop((asks, alive));
 
         let mut tasks = JoinSet::new();
         tasks.spawn(Upstream::new(setup, patience, receiver, addresses, reachable).run());
@@ -259,16 +261,13 @@ impl Edge {
         for shard in &shards {
             shard.send(ToShard::Close);
         }
-        let joined = tokio::task::spawn_blocking(move || {
-            threads
-                .into_iter()
-                .filter_map(|thread| thread.join().err())
-                .count()
-        });
-        match tokio::time::timeout(FAREWELL, joined).await {
-            Ok(Ok(0)) => {}
-            Ok(_) => warn!("a shard panicked"),
-            Err(_) => warn!("clients did not take the farewell in time"),
+        // A thread that does not end must not keep the process: it is left behind.
+        if tokio::time::timeout(FAREWELL, ended.recv()).await.is_err() {
+            warn!("clients did not take the farewell in time");
+        }
+        let ended = threads.into_iter().filter(|thread| thread.is_finished());
+        if ended.filter_map(|thread| thread.join().err()).count() > 0 {
+            warn!("a shard panicked");
         }
         stop.start();
         tasks.shutdown().await;

@@ -180,20 +180,31 @@ impl Channel {
         }
     }
 
-    /// The publisher has left, or did not come back in time.
-    pub(crate) fn unpublished(&self) {
+    /// The publisher of `epoch` has left; without one, whoever it was did not come back in
+    /// time. News of an epoch that another has followed says nothing.
+    pub(crate) fn unpublished(&self, epoch: Option<Epoch>) {
         let mut state = self.lock();
-        if state.source != Source::Absent {
+        let (Source::Live(known) | Source::Interrupted(known)) = state.source else {
+            return;
+        };
+        if epoch.is_none_or(|epoch| epoch == known) {
             state.source = Source::Absent;
+            // Nobody joins a stream that has ended.
+            state.backlog.end();
             self.tell(&state, Change::Unpublished);
         }
     }
 
-    /// The subscription broke, or the publisher moves to another origin.
-    pub(crate) fn interrupted(&self) {
+    /// The subscription broke, or the publisher of `epoch` moves to another origin. Says
+    /// whether that is news.
+    pub(crate) fn interrupted(&self, epoch: Option<Epoch>) -> bool {
         let mut state = self.lock();
-        if let Source::Live(epoch) = state.source {
-            state.source = Source::Interrupted(epoch);
+        match state.source {
+            Source::Live(known) if epoch.is_none_or(|epoch| epoch == known) => {
+                state.source = Source::Interrupted(known);
+                true
+            }
+            Source::Live(_) | Source::Interrupted(_) | Source::Absent => false,
         }
     }
 

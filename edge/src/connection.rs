@@ -50,11 +50,15 @@ pub(crate) struct Connection {
 /// A client that connects and says nothing is closed after this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Reads after which the shard's other clients get a turn.
+const READS_IN_A_ROW: u32 = 4;
+
 /// A client whose session is over gets this long to take what is queued.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs a client until it is gone, then cleans up after it.
 pub(crate) async fn drive(connection: &Rc<Connection>, shard: &Rc<Shard>) {
+    let mut turns = 0_u32;
     loop {
         connection.pump(shard, None);
         if connection.is_over() {
@@ -64,7 +68,14 @@ pub(crate) async fn drive(connection: &Rc<Connection>, shard: &Rc<Shard>) {
         tokio::select! {
             biased;
             () = connection.wake.notified() => {}
-            () = std::future::poll_fn(|cx| connection.poll_io(cx, shard)) => {}
+            () = std::future::poll_fn(|cx| connection.poll_io(cx, shard)) => {
+                // A client that always has more to say must not keep the thread from the
+                // others.
+                turns = turns.wrapping_add(1);
+                if turns.is_multiple_of(READS_IN_A_ROW) {
+                    tokio::task::yield_now().await;
+                }
+            }
             () = tokio::time::sleep_until(deadline.into()) => connection.handle_timeout(shard),
         }
     }
@@ -146,7 +157,12 @@ impl Connection {
         let mut rest = std::mem::take(&mut state.rest);
         let buffer = if own { &mut rest } else { &mut *shared };
         buffer.reserve(READ_BUFFER);
-        let outcome = std::task::ready!(self.io.poll_read(cx, buffer));
+        let Poll::Ready(outcome) = self.io.poll_read(cx, buffer) else {
+            if own {
+                state.rest = rest;
+            }
+            return Poll::Pending;
+        };
         match outcome {
             Ok(0) => state.end(Ending::Broken("closed by the client".into())),
             Ok(_) => {
@@ -305,15 +321,15 @@ impl Connection {
         }
         let parted = std::future::poll_fn(|cx| {
             std::task::ready!(self.io.poll_shutdown(cx))?;
-            loop {
-                let mut ignored = shard.read_buffer.borrow_mut();
-                ignored.reserve(READ_BUFFER);
-                let read = std::task::ready!(self.io.poll_read(cx, &mut ignored))?;
-                ignored.clear();
-                if read == 0 {
-                    return Poll::Ready(Ok::<(), io::Error>(()));
-                }
+            let mut ignored = shard.read_buffer.borrow_mut();
+            ignored.reserve(READ_BUFFER);
+            let read = std::task::ready!(self.io.poll_read(cx, &mut ignored))?;
+            ignored.clear();
+            if read == 0 {
+                return Poll::Ready(Ok::<(), io::Error>(()));
             }
+            cx.waker().wake_by_ref();
+            Poll::Pending
         });
         // Whether the client closes too is its affair.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, parted).await;
@@ -405,9 +421,9 @@ impl Connection {
     }
 
     /// The link that held a publish is gone.
-    pub(crate) fn detached(&self, publication: PublicationId) {
+    pub(crate) fn detached(&self, publication: PublicationId, link: LinkId) {
         if let Some((_, Role::Publishing(uplink))) = self.state.borrow_mut().publish(publication) {
-            uplink.detach(Instant::now());
+            uplink.detach(link, Instant::now());
         }
         self.wake.notify_one();
     }
@@ -447,7 +463,9 @@ impl Connection {
                 };
                 state.reply(request, Reply::Refuse(refusal), now);
             }
-            Some(Role::Publishing(_)) => {
+            Some(Role::Publishing(uplink)) => {
+                // It may be held where another origin's word has not been heard.
+                uplink.unpublish();
                 info!(client = self.number, ?reason, "publish ended by the fabric");
                 let notice = match reason {
                     Reason::InUse | Reason::Superseded => Notice::Superseded,
@@ -506,7 +524,10 @@ impl Connection {
                 self.io.write(cx.as_deref_mut(), &slices[..count]).map(Some)
             };
             match outcome {
-                Ok(None) => return,
+                Ok(None) => {
+                    state.stalled = None;
+                    return;
+                }
                 Ok(Some(0)) => return state.end(Ending::Broken("closed by the client".into())),
                 Ok(Some(written)) => {
                     state.outbox.advance(written);

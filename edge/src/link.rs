@@ -17,7 +17,8 @@ use fabric::{Arrival, Owed};
 use model::{Class, EdgeId, Epoch, Frame, OriginId, Position, Sequenced, StreamKey};
 use node::link::Address;
 use node::process::{Failure, chain};
-use tokio::sync::mpsc;
+use node::resolve::Addresses;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, warn};
 
@@ -159,6 +160,8 @@ pub(crate) enum LinkEvent {
         link: LinkId,
         /// Which.
         channel: ChannelId,
+        /// Whose end it is: what the origin had said to be published.
+        epoch: Epoch,
         /// How.
         how: Vacancy,
     },
@@ -200,10 +203,12 @@ const OUT_QUEUE: usize = 8;
 /// Commands taken at once.
 const COMMAND_BATCH: usize = 256;
 
-/// Keeps a link to one address up until the future is dropped.
+/// Keeps a link to one address up until the future is dropped, or until the link is down
+/// and nobody wants the address any more.
 pub(crate) async fn keep(
     setup: LinkSetup,
     address: Address,
+    wanted: watch::Receiver<Addresses>,
     ids: Arc<std::sync::atomic::AtomicU64>,
     events: mpsc::UnboundedSender<LinkEvent>,
 ) {
@@ -216,7 +221,7 @@ pub(crate) async fn keep(
                 debug!(origin = %address, error = %chain(&*error), "no link to origin");
             }
         }
-        if events.is_closed() {
+        if events.is_closed() || !wanted.borrow().contains(&address) {
             return;
         }
         tokio::time::sleep(pause).await;
@@ -494,9 +499,14 @@ async fn read(
                         v1::source::State::Refused => Vacancy::Refused,
                         v1::source::State::Unspecified => continue,
                     };
+                    let (channel, epoch) = (channel.id(), subscription.epoch);
+                    if how == Vacancy::Refused {
+                        routes.subscriptions.remove(&source.id);
+                    }
                     events.send(LinkEvent::Vacant {
                         link,
-                        channel: channel.id(),
+                        channel,
+                        epoch,
                         how,
                     })?;
                 }

@@ -76,18 +76,26 @@ impl LocalChannel {
         store.images.forget_before(tail);
     }
 
-    /// Adds a viewer.
+    /// Adds a viewer, once however many plays it has here.
     pub(crate) fn add(&self, viewer: Rc<Connection>) {
         self.viewers.borrow_mut().push(viewer);
     }
 
-    /// Removes a viewer; says whether it was the last.
+    /// Removes a viewer; says whether it was there and the last.
     pub(crate) fn remove(&self, viewer: &Rc<Connection>) -> bool {
         let mut viewers = self.viewers.borrow_mut();
-        if let Some(at) = viewers.iter().position(|v| Rc::ptr_eq(v, viewer)) {
-            viewers.swap_remove(at);
-        }
+        let Some(at) = viewers.iter().position(|v| Rc::ptr_eq(v, viewer)) else {
+            return false;
+        };
+        viewers.swap_remove(at);
         viewers.is_empty()
+    }
+
+    /// The publisher has left: who comes later does not join what has ended.
+    pub(crate) fn ended(&self) {
+        let mut store = self.store.borrow_mut();
+        store.backlog.end();
+        store.images = Images::default();
     }
 
     /// Calls `visit` for every viewer. Viewers are neither added nor removed meanwhile.
@@ -237,6 +245,9 @@ struct Row {
     images: VecDeque<Bytes>,
 }
 
+/// The message stream of a client that has created one.
+const USUAL: StreamId = StreamId(1);
+
 /// Shapes kept per stream.
 const SHAPES: usize = 4;
 
@@ -244,7 +255,8 @@ impl Images {
     fn get(&mut self, shape: Shape, at: Position, build: impl FnOnce() -> Bytes) -> Bytes {
         let row = match self.rows.iter().position(|row| row.shape == shape) {
             Some(found) => &mut self.rows[found],
-            None if self.rows.len() < SHAPES => {
+            // The last place is for the shape that nearly everybody has.
+            None if self.rows.len() + usize::from(shape.stream != USUAL) < SHAPES => {
                 self.rows.push(Row {
                     shape,
                     first: at,
@@ -292,5 +304,7 @@ impl Images {
                 row.first.seq += 1;
             }
         }
+        // A shape that nobody reads any more gives its place to another.
+        self.rows.retain(|row| !row.images.is_empty());
     }
 }

@@ -97,6 +97,7 @@ impl Uplink {
             return;
         };
         let mut frames = Vec::new();
+        let mut bytes = 0;
         while attached.credit.is_open() {
             let id = attached.grant.wire_id;
             let wire = match self.replay.read(&mut self.cursor) {
@@ -115,7 +116,19 @@ impl Uplink {
             if !wire.in_force {
                 self.unsent = self.unsent.saturating_sub(wire.payload.len() as u64);
             }
+            bytes += wire.payload.len();
             frames.push(wire);
+            // One message never carries much more than one frame may have, however much
+            // was read at once.
+            if bytes >= fabric::BATCH_BYTES || frames.len() >= fabric::BATCH_FRAMES_MAX {
+                let frames = std::mem::take(&mut frames);
+                let ingest_micros = self.ingest_micros;
+                attached.grant.link.send(Command::Frames {
+                    frames,
+                    ingest_micros,
+                });
+                bytes = 0;
+            }
         }
         if !frames.is_empty() {
             let ingest_micros = self.ingest_micros;
@@ -186,8 +199,14 @@ impl Uplink {
     }
 
     /// The link that held it is gone.
-    pub(crate) fn detach(&mut self, now: Instant) {
-        if self.attached.take().is_some() {
+    pub(crate) fn detach(&mut self, link: LinkId, now: Instant) {
+        // Another link may have taken it over while the news of the loss was under way.
+        if self
+            .attached
+            .as_ref()
+            .is_some_and(|attached| attached.grant.link.id() == link)
+        {
+            self.attached = None;
             self.detached_since = Some(now);
         }
     }

@@ -80,6 +80,8 @@ pub(crate) enum ToShard {
     Detached {
         /// Which.
         publication: PublicationId,
+        /// The link.
+        link: LinkId,
     },
     /// Say where a publish stands, so that it can be carried on elsewhere.
     Reattach {
@@ -168,6 +170,7 @@ pub(crate) struct Shard {
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     next: Cell<u64>,
     left: Notify,
+    closing: Cell<bool>,
     walking: Cell<bool>,
     leaving: RefCell<Vec<(Rc<LocalChannel>, Rc<Connection>)>>,
     /// What a read is read into.
@@ -175,7 +178,7 @@ pub(crate) struct Shard {
 }
 
 /// Starts a shard's thread. It ends after [`ToShard::Close`], when every connection is
-/// closed.
+/// closed, and drops `alive` then.
 ///
 /// # Errors
 /// The thread or its reactor cannot be made.
@@ -183,6 +186,7 @@ pub(crate) fn start(
     index: usize,
     settings: Settings,
     upstream: mpsc::UnboundedSender<Ask>,
+    alive: mpsc::Sender<()>,
 ) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
     let (inbox, receiver) = mpsc::unbounded_channel();
     let handle = ShardHandle {
@@ -207,11 +211,13 @@ pub(crate) fn start(
                 connections: RefCell::default(),
                 next: Cell::new(0),
                 left: Notify::new(),
+                closing: Cell::new(false),
                 walking: Cell::new(false),
                 leaving: RefCell::default(),
                 read_buffer: RefCell::default(),
             });
             LocalSet::new().block_on(&runtime, shard.run(receiver));
+            drop(alive);
         })?;
     Ok((handle, thread))
 }
@@ -293,6 +299,9 @@ impl Shard {
             ToShard::Source { channel, change } => {
                 if let Some(local) = self.joined.borrow().get(&channel).cloned() {
                     self.walk(&local, |viewer| viewer.source_changed(self, &local, change));
+                    if change == Change::Unpublished {
+                        local.ended();
+                    }
                 }
             }
             ToShard::Granted { publication, grant } => match self.publisher(publication) {
@@ -308,9 +317,9 @@ impl Shard {
                     connection.credited(publication, link, bytes);
                 }
             }
-            ToShard::Detached { publication } => {
+            ToShard::Detached { publication, link } => {
                 if let Some(connection) = self.publisher(publication) {
-                    connection.detached(publication);
+                    connection.detached(publication, link);
                 }
             }
             ToShard::Reattach { publication } => {
@@ -335,7 +344,10 @@ impl Shard {
                 }
             }
             ToShard::Drain => self.each(Connection::drain),
-            ToShard::Close => self.each(Connection::close),
+            ToShard::Close => {
+                self.closing.set(true);
+                self.each(Connection::close);
+            }
         }
     }
 
@@ -360,6 +372,10 @@ impl Shard {
                         .connections
                         .borrow_mut()
                         .insert(number, connection.clone());
+                    // It was still in its TLS handshake when the others were told.
+                    if shard.closing.get() {
+                        connection.close(&shard);
+                    }
                     connection::drive(&connection, &shard).await;
                     shard.connections.borrow_mut().remove(&number);
                 }

@@ -119,7 +119,8 @@ pub(crate) struct Upstream {
 struct Link {
     handle: LinkHandle,
     origin: OriginId,
-    since: Instant,
+    /// When it may draw streams that others hold.
+    settled: Instant,
     draining: bool,
 }
 
@@ -215,7 +216,8 @@ impl Upstream {
             .retain(|address, task| wanted.contains(address) || !task.is_finished());
         for address in wanted.iter().cloned() {
             let (ids, events) = (self.link_ids.clone(), self.events.0.clone());
-            let link = crate::link::keep(self.setup.clone(), address.clone(), ids, events);
+            let wanted = self.addresses.clone();
+            let link = crate::link::keep(self.setup.clone(), address.clone(), wanted, ids, events);
             self.dialling
                 .entry(address)
                 .or_insert_with(|| tokio::spawn(link));
@@ -307,19 +309,21 @@ impl Upstream {
                 // The same origin under two addresses, or its next incarnation before
                 // the loss of the last was noticed: the newest link counts.
                 let id = link.id();
-                let since = Instant::now();
+                // Origins that an edge finds when it starts are what it starts from.
+                let now = Instant::now();
+                let settled = if self.open { now + SETTLE } else { now };
                 self.links.insert(
                     id,
                     Link {
                         handle: link,
                         origin,
-                        since,
+                        settled,
                         draining: false,
                     },
                 );
                 self.count();
                 self.place_all();
-                self.wake_by(since + SETTLE);
+                self.wake_by(settled);
             }
             LinkEvent::Down { link } => {
                 self.links.remove(&link);
@@ -329,6 +333,7 @@ impl Upstream {
                         entry.granted = None;
                         entry.shard.send(ToShard::Detached {
                             publication: *publication,
+                            link,
                         });
                     }
                     if entry.asked.is_some_and(|(asked, _)| asked == link) {
@@ -338,7 +343,7 @@ impl Upstream {
                 for entry in self.channels.values_mut() {
                     if entry.at.is_some_and(|(at, _)| at == link) {
                         entry.at = None;
-                        entry.interrupt();
+                        entry.interrupt(None);
                     }
                 }
                 self.place_all();
@@ -383,7 +388,12 @@ impl Upstream {
                     self.end(publication, reason);
                 }
             }
-            LinkEvent::Vacant { link, channel, how } => self.vacant(link, channel, how),
+            LinkEvent::Vacant {
+                link,
+                channel,
+                epoch,
+                how,
+            } => self.vacant(link, channel, epoch, how),
         }
     }
 
@@ -395,6 +405,10 @@ impl Upstream {
             return;
         }
         entry.asked = None;
+        // It stands well where it is, and only could not move.
+        if entry.granted.is_some() && !matches!(reason, Reason::Superseded | Reason::Draining) {
+            return;
+        }
         if reason == Reason::Draining {
             if let Some(link) = self.links.get_mut(&link) {
                 link.draining = true;
@@ -414,7 +428,7 @@ impl Upstream {
         }
     }
 
-    fn vacant(&mut self, link: LinkId, channel: ChannelId, how: Vacancy) {
+    fn vacant(&mut self, link: LinkId, channel: ChannelId, epoch: Epoch, how: Vacancy) {
         let Some(entry) = self.channels.get_mut(&channel) else {
             return;
         };
@@ -424,10 +438,10 @@ impl Upstream {
         match how {
             Vacancy::Unpublished => {
                 entry.interrupted_since = None;
-                entry.channel.unpublished();
+                entry.channel.unpublished(Some(epoch));
             }
             Vacancy::Moved => {
-                entry.interrupt();
+                entry.interrupt(Some(epoch));
                 self.wake_by(Instant::now() + self.patience.interrupted);
             }
             Vacancy::Waiting => {}
@@ -457,33 +471,22 @@ impl Upstream {
         }
     }
 
-    /// The link to the owner of a stream. With `settled`, an origin that has only just
-    /// come up does not count unless there is no other.
-    fn owner(&self, key: &StreamKey, settled: bool) -> Option<(LinkId, &Link)> {
+    /// The link to the owner of a stream among the origins that are settled, and the one
+    /// that holds it now; among all, when none is.
+    fn owner(&self, key: &StreamKey, held: Option<LinkId>) -> Option<(LinkId, &Link)> {
         if !self.open {
             return None;
         }
         let now = Instant::now();
-        let usable = |link: &&Link| !link.draining;
-        let old = |link: &&Link| !settled || now >= link.since + SETTLE;
-        let name = owner(
-            key,
-            self.links
-                .values()
-                .filter(usable)
-                .filter(old)
-                .map(|link| &link.origin),
-        )
-        .or_else(|| {
-            owner(
-                key,
-                self.links.values().filter(usable).map(|link| &link.origin),
-            )
-        })?;
-        let mut links = self.links.iter().rev();
-        links
-            .find(|(_, link)| link.origin == *name && !link.draining)
-            .map(|(id, link)| (*id, link))
+        let usable = || self.links.iter().filter(|(_, link)| !link.draining);
+        let settled = usable().filter(|(id, link)| held == Some(**id) || now >= link.settled);
+        let name = owner(key, settled.map(|(_, link)| &link.origin))
+            .or_else(|| owner(key, usable().map(|(_, link)| &link.origin)))?;
+        // Of two links to one origin the newer one counts.
+        let newest = usable()
+            .filter(|(_, link)| link.origin == *name)
+            .next_back();
+        newest.map(|(id, link)| (*id, link))
     }
 
     /// Brings a publication to its owner, if it is not there or on its way.
@@ -491,10 +494,7 @@ impl Upstream {
         let Some(entry) = self.publications.get(&publication) else {
             return;
         };
-        let held = entry
-            .granted
-            .is_some_and(|at| self.links.get(&at).is_some_and(|l| !l.draining));
-        let Some((link, to)) = self.owner(&entry.key, held) else {
+        let Some((link, to)) = self.owner(&entry.key, entry.granted) else {
             return;
         };
         let busy = entry.reattaching || entry.asked.is_some();
@@ -539,7 +539,7 @@ impl Upstream {
         if here.is_some() && live {
             return;
         }
-        let Some((link, to)) = self.owner(entry.channel.key(), false) else {
+        let Some((link, to)) = self.owner(entry.channel.key(), None) else {
             return;
         };
         if here.as_ref().is_some_and(|(at, ..)| *at == link) {
@@ -582,7 +582,7 @@ impl Upstream {
             linger,
             interrupted,
         } = self.patience;
-        let settling = self.links.values().map(|link| link.since + SETTLE);
+        let settling = self.links.values().map(|link| link.settled);
         let channels = self.channels.values().flat_map(|entry| {
             [
                 entry.idle_since.map(|t| t + linger),
@@ -611,7 +611,7 @@ impl Upstream {
                 entry.interrupted_since = None;
                 // It came back in the meantime, or it is lost for good.
                 if !matches!(entry.channel.source(), Source::Live(_)) {
-                    entry.channel.unpublished();
+                    entry.channel.unpublished(None);
                 }
             }
             let idle = entry.idle_since.is_some_and(|t| now >= t + linger);
@@ -639,9 +639,10 @@ impl Upstream {
 }
 
 impl Subscribed {
-    fn interrupt(&mut self) {
-        if matches!(self.channel.source(), Source::Live(_)) {
-            self.channel.interrupted();
+    /// The publish of this epoch, or whichever there is, can come no more from where the
+    /// channel is subscribed.
+    fn interrupt(&mut self, epoch: Option<Epoch>) {
+        if self.channel.interrupted(epoch) {
             self.interrupted_since = Some(Instant::now());
         }
     }

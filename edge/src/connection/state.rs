@@ -17,7 +17,7 @@ use tracing::debug;
 use super::Connection;
 use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX, PUBLICATIONS_PER_SHARD};
 use crate::outbox::Outbox;
-use crate::play::{Next, Viewer};
+use crate::play::{LocalChannel, Next, Viewer};
 use crate::publish::Uplink;
 use crate::shard::{PublicationId, Shard};
 use crate::upstream::Ask;
@@ -123,6 +123,10 @@ impl State {
     /// Takes media for the client's plays, as much as one write can carry.
     pub(super) fn fill(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>) {
         self.collect();
+        // A session that is over gets its status out, and no more media.
+        if self.ending.is_some() {
+            return;
+        }
         let chunk_size = self.carrier.send_chunk_size();
         let streams: Vec<StreamId>;
         // Nearly every player plays one stream, and needs no list of them.
@@ -236,7 +240,9 @@ impl State {
                 };
                 debug!(client = own.number, stream = %key, "playing");
                 self.reply(request, Reply::Accept, now);
-                channel.add(own.clone());
+                if !self.plays(&channel) {
+                    channel.add(own.clone());
+                }
                 let viewer = Viewer::new(stream, channel, window);
                 self.streams.insert(stream, Role::Playing(Box::new(viewer)));
             }
@@ -265,6 +271,13 @@ impl State {
         }
     }
 
+    /// Whether any of the client's streams plays what comes through `channel`.
+    fn plays(&self, channel: &Rc<LocalChannel>) -> bool {
+        self.streams
+            .values()
+            .any(|role| matches!(role, Role::Playing(v) if Rc::ptr_eq(&v.channel, channel)))
+    }
+
     pub(super) fn drop_role(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, role: Role) {
         match role {
             Role::Asking { publication, .. } => {
@@ -272,6 +285,7 @@ impl State {
                 shard.ask(Ask::Unpublish { publication });
             }
             Role::Publishing(uplink) => self.end_publish(shard, *uplink),
+            Role::Playing(viewer) if self.plays(&viewer.channel) => {}
             Role::Playing(viewer) => shard.leave(viewer.channel, own.clone()),
         }
     }

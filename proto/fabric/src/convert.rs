@@ -151,7 +151,10 @@ pub fn arrival(wire: v1::Frame) -> Result<Arrival, Invalid> {
         payload: wire.payload,
     };
     Ok(if wire.in_force {
-        Arrival::InForce { seq: wire.seq, frame }
+        Arrival::InForce {
+            seq: wire.seq,
+            frame,
+        }
     } else {
         Arrival::Numbered {
             seq: wire.seq,
@@ -328,7 +331,10 @@ mod tests {
         };
         assert_eq!((seq, &got), (u64::MAX, &sent.frame));
         assert_eq!(got.payload.as_ptr(), sent.frame.payload.as_ptr());
-        assert_eq!(arrival(in_force(9, 5, &got)), Ok(Arrival::InForce { seq: 5, frame: got }));
+        assert_eq!(
+            arrival(in_force(9, 5, &got)),
+            Ok(Arrival::InForce { seq: 5, frame: got })
+        );
     }
 
     #[test]

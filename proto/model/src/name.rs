@@ -45,13 +45,21 @@ pub(crate) fn check(text: &str, max: usize, slashes: bool) -> Result<(), NameErr
         return Err(NameError::Empty);
     }
     if text.len() > max {
-        return Err(NameError::TooLong { len: text.len(), max });
+        return Err(NameError::TooLong {
+            len: text.len(),
+            max,
+        });
     }
-    if let Some(c) = text.chars().find(|c| c.is_control() || *c == '\\' || (*c == '/' && !slashes))
+    if let Some(c) = text
+        .chars()
+        .find(|c| c.is_control() || *c == '\\' || (*c == '/' && !slashes))
     {
         return Err(NameError::BadCharacter(c));
     }
-    if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+    if text
+        .split('/')
+        .any(|segment| matches!(segment, "" | "." | ".."))
+    {
         return Err(NameError::BadSegment);
     }
     Ok(())
@@ -160,6 +168,9 @@ mod tests {
             StreamName::new(&"x".repeat(256)),
             Err(NameError::TooLong { len: 256, max: 255 })
         );
-        assert_eq!(StreamName::new("room 1/кино").map(|n| n.to_string()), Ok("room 1/кино".into()));
+        assert_eq!(
+            StreamName::new("room 1/кино").map(|n| n.to_string()),
+            Ok("room 1/кино".into())
+        );
     }
 }

@@ -12,7 +12,10 @@ pub struct MediaTime(pub u64);
 impl MediaTime {
     /// The timestamp as RTMP carries it.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation, reason = "the wire clock is the low 32 bits")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the wire clock is the low 32 bits"
+    )]
     pub const fn wire(self) -> u32 {
         self.0 as u32
     }
