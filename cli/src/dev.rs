@@ -61,6 +61,7 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
             ..node::telemetry::Log::default()
         },
         trace: node::telemetry::Trace::default(),
+        threads: Some(1),
     };
     node::process::run(&identity, run(flags))
 }

@@ -105,12 +105,12 @@ impl Edge {
         if entries.is_empty() {
             return Err(BuildError::NoOrigins);
         }
-        let (rtmp, rtmp_addr) = bind("rtmp", config.listen.rtmp).await?;
+        let (rtmp, rtmp_addr) = bind("rtmp", config.listen.rtmp)?;
         let rtmps = match config.listen.rtmps {
             None => None,
             Some(addr) => {
                 let acceptor = tls(&config).map_err(BuildError::Tls)?;
-                let (listener, addr) = bind("rtmps", addr).await?;
+                let (listener, addr) = bind("rtmps", addr)?;
                 Some((listener, addr, acceptor))
             }
         };
@@ -184,18 +184,19 @@ impl Edge {
 
         let mut session = session::ServerSetup::new(seed);
         session.connect_timeout = config.limits.connect_time;
-        let settings = Settings {
-            coalesce: config.play.coalesce,
-            chunk_size: config.play.chunk_size,
-            publish_keep: config.publish.keep,
-            publish_wait: config.publish.wait,
-            session,
-        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let count = if config.shards == 0 {
             cores
         } else {
             config.shards
+        };
+        let settings = Settings {
+            coalesce: config.play.coalesce,
+            chunk_size: config.play.chunk_size,
+            publish_keep: config.publish.keep,
+            publish_wait: config.publish.wait,
+            streams: config.limits.streams.div_ceil(count),
+            session,
         };
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -291,10 +292,7 @@ impl Listeners {
     }
 }
 
-async fn bind(
-    what: &'static str,
-    addr: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), BuildError> {
+fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), BuildError> {
     let failed = |source| BuildError::Listen { what, addr, source };
     let socket = if addr.is_ipv4() {
         tokio::net::TcpSocket::new_v4()

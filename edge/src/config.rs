@@ -101,13 +101,20 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one address.
     pub connections_per_address: usize,
-    /// A client that has not finished its handshake and `connect` by then is closed.
+    /// Streams that clients may publish, and streams that they may watch, at once. A client
+    /// that invents names makes the edge ask for each; one that is live costs up to 16 MiB.
+    pub streams: usize,
+    /// A client that has not sent its `connect` by then is closed; so is one whose TLS or
+    /// RTMP handshake takes longer than ten seconds.
     #[serde(with = "node::config::duration")]
     pub connect_time: Duration,
 }
 
-/// A good delay against the cost of system calls: three video frames of a 75 Hz stream or
-/// one of a 30 Hz stream with its audio leave together.
+/// Nothing that waits on a client or an origin waits longer.
+const PATIENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A good delay against the cost of system calls: a video frame of a 30 Hz stream and the
+/// audio around it leave together.
 const COALESCE: Duration = Duration::from_millis(20);
 
 impl Default for Config {
@@ -163,6 +170,7 @@ impl Default for Limits {
         Self {
             connections: 16_000,
             connections_per_address: 8_000,
+            streams: 8_192,
             connect_time: Duration::from_secs(10),
         }
     }
@@ -191,14 +199,44 @@ impl Validate for Config {
                 "at most 256, or 0 for one per core",
             ));
         }
-        if self.limits.connections == 0 || self.limits.connections_per_address == 0 {
-            return Err(Invalid::new("limits.connections", 0, "at least 1"));
+        let limits = &self.limits;
+        for (key, value) in [
+            ("limits.connections", limits.connections),
+            (
+                "limits.connections_per_address",
+                limits.connections_per_address,
+            ),
+            ("limits.streams", limits.streams),
+        ] {
+            if value == 0 {
+                return Err(Invalid::new(key, value, "at least 1"));
+            }
+        }
+        for (key, value) in [
+            ("drain_grace", self.drain_grace),
+            ("play.linger", self.play.linger),
+            ("play.interrupted", self.play.interrupted),
+            ("publish.keep", self.publish.keep),
+            ("publish.wait", self.publish.wait),
+            ("limits.connect_time", limits.connect_time),
+        ] {
+            if value > PATIENCE_MAX {
+                let value = node::config::format_duration(value);
+                return Err(Invalid::new(key, value, "at most one day"));
+            }
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(Invalid::new(
                 "tls.key",
                 "absent",
                 "both tls.cert and tls.key, or neither",
+            ));
+        }
+        if self.tls.cert.is_some() && self.tls.self_signed {
+            return Err(Invalid::new(
+                "tls.self_signed",
+                true,
+                "false beside tls.cert",
             ));
         }
         let material = self.tls.cert.is_some() || self.tls.self_signed;

@@ -274,8 +274,7 @@ impl Connection {
                 .map(|t| t + shard.settings.publish_keep),
             Role::Playing(_) => None,
         });
-        // With nothing else to wait for, look again after a while: a clock that is never
-        // read cannot be wrong.
+        // Nothing may be due: wake once an hour.
         let idle = Instant::now() + Duration::from_secs(3600);
         streams
             .chain((!state.carrier.is_open()).then(|| state.opened + HANDSHAKE_TIMEOUT))
@@ -392,10 +391,12 @@ impl Connection {
         };
         match role {
             Role::Publishing(uplink) => uplink.attach(grant),
-            Role::Asking { request, key, .. } => {
+            Role::Asking {
+                request, key, span, ..
+            } => {
                 info!(client = self.number, stream = %key, epoch = %grant.epoch, "publishing");
                 let request = *request;
-                let uplink = Uplink::new(publication, key.clone(), grant);
+                let uplink = Uplink::new(publication, key.clone(), span.clone(), grant);
                 state
                     .streams
                     .insert(stream, Role::Publishing(Box::new(uplink)));

@@ -82,6 +82,7 @@ pub fn main(flags: &Flags) -> ExitCode {
         node: loaded.value.id.clone(),
         log: loaded.value.log.clone(),
         trace: loaded.value.trace.clone(),
+        threads: Some(1),
     };
     node::process::run(&identity, async {
         info!("configuration\n{loaded}");

@@ -6,7 +6,7 @@
 //!                                              upstream: which origin carries what
 //! ```
 //!
-//! * `accept` hands sockets to shards; a [`shard`](crate) is a thread that owns its
+//! * `accept` hands sockets to shards; a shard is a thread that owns its
 //!   connections whole, so that nothing of a connection is locked.
 //! * `connection` drives one client: bytes to the carrier, messages to the session, events
 //!   to publish and play.

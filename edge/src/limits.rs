@@ -6,9 +6,13 @@ use std::time::Duration;
 /// media is taken for it: its lag stays in its cursor, where it costs nothing.
 pub const OUTBOX_HIGH_WATER: usize = 256 * 1024;
 
-/// Bytes waiting for one client above which it is closed. Only replies to its own
-/// commands can take it there, and those stop at the high-water mark plus one read.
-pub const OUTBOX_MAX: usize = 4 * 1024 * 1024;
+/// Bytes waiting for one client above which it is closed. Media stops at the high-water mark
+/// and the one frame that crosses it; what goes beyond are replies to its own commands.
+pub const OUTBOX_MAX: usize = 16 * 1024 * 1024;
+const _: () = assert!(OUTBOX_HIGH_WATER + rtmp::limits::MESSAGE_MAX < OUTBOX_MAX);
+
+// What a publisher may send in one message must fit into one frame of the fabric.
+const _: () = assert!(rtmp::limits::MESSAGE_MAX <= fabric::limits::FRAME_PAYLOAD_MAX);
 
 /// Slices handed to one `writev`. Linux takes 1,024; beyond some dozens nothing is won.
 pub const WRITE_SLICES: usize = 64;
@@ -26,19 +30,14 @@ pub const UPLINK_LAG_MAX: u64 = 4 * 1024 * 1024;
 /// What a publisher's replay keeps: enough to bridge the loss of an origin.
 pub const REPLAY_BYTES: usize = 16 * 1024 * 1024;
 
-/// How far back the replay reaches before the newest key frame.
-pub const REPLAY_TIME_MS: u64 = 4_000;
+/// How far back the replay reaches before the newest key frame, milliseconds of media. A
+/// hung origin is noticed after the link's ping interval and timeout, 5 s by default; the
+/// replay must reach further back, or its subscribers lack frames.
+pub const REPLAY_TIME_MS: u64 = 8_000;
 
 /// Messages a shard takes from its inbox before it looks at its viewers: bounds the
 /// delay that a flood of one stream can cause to another.
 pub const INBOX_BATCH: usize = 256;
 
-/// Connections accepted and not yet taken over by a shard.
+/// Connections that the kernel has completed and that are not accepted yet.
 pub const ACCEPT_QUEUE: u32 = 1024;
-
-/// Streams that viewers of one shard may watch at once: a client that invents names makes
-/// the edge subscribe to each. An idle one costs about 2 kB here and as much at its owner.
-pub const CHANNELS_PER_SHARD: usize = 8192;
-
-/// Publishes asked for or granted on one shard.
-pub const PUBLICATIONS_PER_SHARD: usize = 4096;

@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use fabric::convert::owned;
 use fabric::v1::{self, media_client::MediaClient, to_edge, to_origin};
 use fabric::{Arrival, Owed};
-use model::{Class, EdgeId, Epoch, Frame, OriginId, Position, Sequenced, StreamKey};
+use model::{EdgeId, Epoch, OriginId, Position, Sequenced, StreamKey};
 use node::link::Address;
 use node::process::{Failure, chain};
 use node::resolve::Addresses;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, info_span, warn};
 
 use crate::channel::{Channel, ChannelId, Item};
 use crate::shard::{PublicationId, ShardHandle, ToShard};
@@ -94,6 +94,8 @@ pub(crate) enum Command {
         id: u32,
         /// Where its frames go.
         channel: Arc<Channel>,
+        /// Trace context of the channel's span.
+        traceparent: String,
     },
     /// Let go of a stream.
     Unsubscribe {
@@ -250,7 +252,9 @@ async fn run(
     })
     .await?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-    node::telemetry::inject(request.metadata_mut());
+    // Lives as long as the stream: what happens on it has a place in a trace.
+    let span = info_span!("fabric.link", edge = %setup.edge, %address);
+    span.in_scope(|| node::telemetry::inject(request.metadata_mut()));
     let (origin, mut incoming) = tokio::time::timeout(WELCOME_TIMEOUT, async {
         let mut incoming = client.link(request).await?.into_inner();
         let first = incoming.message().await?.and_then(|m| m.body);
@@ -277,7 +281,7 @@ async fn run(
 
     let routes = Mutex::new(Routes::default());
     let outcome = tokio::select! {
-        outcome = write(&mut inbox, &out, &routes) => outcome,
+        outcome = write(&mut inbox, &out, &routes, &commands) => outcome,
         outcome = read(&mut incoming, &routes, id, &commands, events) => outcome,
     };
     match outcome {
@@ -299,7 +303,7 @@ struct Subscription {
     channel: Arc<Channel>,
     /// What the origin said last; the numbers of the frames that follow belong to it.
     epoch: Epoch,
-    owed: Arc<Mutex<Owed>>,
+    debt: Arc<Debt>,
 }
 
 fn lock(routes: &Mutex<Routes>) -> std::sync::MutexGuard<'_, Routes> {
@@ -311,6 +315,7 @@ async fn write(
     inbox: &mut mpsc::UnboundedReceiver<Command>,
     out: &mpsc::Sender<v1::ToOrigin>,
     routes: &Mutex<Routes>,
+    commands: &mpsc::UnboundedSender<Command>,
 ) -> Result<(), Failure> {
     let mut ready = Vec::with_capacity(COMMAND_BATCH);
     loop {
@@ -338,14 +343,18 @@ async fn write(
                     batch_bytes = 0;
                     to_origin::Body::Frames(std::mem::take(&mut batch))
                 }
-                other => {
+                other @ (Command::Publish { .. }
+                | Command::Unpublish { .. }
+                | Command::Subscribe { .. }
+                | Command::Unsubscribe { .. }
+                | Command::Credit { .. }) => {
                     // Whatever is behind frames stays behind them.
                     if !batch.frames.is_empty() {
                         batch_bytes = 0;
                         let body = to_origin::Body::Frames(std::mem::take(&mut batch));
                         out.send(v1::ToOrigin { body: Some(body) }).await?;
                     }
-                    control(other, routes)
+                    control(other, routes, commands)
                 }
             };
             out.send(v1::ToOrigin { body: Some(body) }).await?;
@@ -358,7 +367,11 @@ async fn write(
 }
 
 /// A command that is not frames, in wire form; registers who is behind its number.
-fn control(command: Command, routes: &Mutex<Routes>) -> to_origin::Body {
+fn control(
+    command: Command,
+    routes: &Mutex<Routes>,
+    commands: &mpsc::UnboundedSender<Command>,
+) -> to_origin::Body {
     match command {
         Command::Publish {
             id,
@@ -383,13 +396,17 @@ fn control(command: Command, routes: &Mutex<Routes>) -> to_origin::Body {
             lock(routes).publications.remove(&id);
             to_origin::Body::Unpublish(v1::Unpublish { id, moved })
         }
-        Command::Subscribe { id, channel } => {
+        Command::Subscribe {
+            id,
+            channel,
+            traceparent,
+        } => {
             let resume = channel.resume();
             let key = Some(channel.key().into());
             let subscription = Subscription {
                 channel,
                 epoch: Epoch::default(),
-                owed: Arc::new(Mutex::new(Owed::new(fabric::LINK_CREDIT))),
+                debt: Arc::new(Debt::new(id, commands.clone())),
             };
             lock(routes).subscriptions.insert(id, subscription);
             to_origin::Body::Subscribe(v1::Subscribe {
@@ -400,7 +417,7 @@ fn control(command: Command, routes: &Mutex<Routes>) -> to_origin::Body {
                     epoch: at.epoch.0,
                     next: at.seq.saturating_add(1),
                 }),
-                traceparent: node::telemetry::traceparent_of_current(),
+                traceparent,
             })
         }
         Command::Unsubscribe { id } => {
@@ -428,7 +445,7 @@ async fn read(
 ) -> Result<(), Failure> {
     while let Some(message) = incoming.message().await? {
         match message.body {
-            Some(to_edge::Body::Frames(frames)) => deliver(frames, routes, commands)?,
+            Some(to_edge::Body::Frames(frames)) => deliver(frames, routes)?,
             Some(to_edge::Body::Credit(v1::Credit { id, bytes })) => {
                 if let Some((publication, shard)) = lock(routes).publications.get(&id) {
                     shard.send(ToShard::Credit {
@@ -522,18 +539,14 @@ async fn read(
 }
 
 /// Splits a batch by subscription and hands each part to its channel.
-fn deliver(
-    frames: v1::Frames,
-    routes: &Mutex<Routes>,
-    commands: &mpsc::UnboundedSender<Command>,
-) -> Result<(), Failure> {
+fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
     // The frames of one subscription lie together, as the origin drains them.
     let mut frames = frames.frames.into_iter().peekable();
     while let Some(id) = frames.peek().map(|frame| frame.id) {
         let route = lock(routes)
             .subscriptions
             .get(&id)
-            .map(|s| (s.channel.clone(), s.epoch, s.owed.clone()));
+            .map(|s| (s.channel.clone(), s.epoch, s.debt.clone()));
         let mut items = Vec::new();
         let mut bytes = 0;
         while let Some(wire) = frames.next_if(|frame| frame.id == id) {
@@ -552,44 +565,71 @@ fn deliver(
             });
         }
         // What comes for a subscription that we let go has no taker.
-        if let Some((channel, _, owed)) = route {
-            let credit: Arc<dyn Send + Sync> = Arc::new(Returned {
-                id,
-                bytes,
-                owed,
-                commands: commands.clone(),
-            });
+        if let Some((channel, _, debt)) = route {
+            debt.receive(bytes)?;
+            let credit: Arc<dyn Send + Sync> = Arc::new(Returned { bytes, debt });
             channel.push(items, &credit);
         }
     }
     Ok(())
 }
 
-/// Payloads are slices of the buffer that their whole batch arrived in. A configuration is
-/// kept as long as the stream lives, and must not keep a batch with it.
-fn owned(mut frame: Frame) -> Frame {
-    if frame.class == Class::Config {
-        frame.payload = Bytes::copy_from_slice(&frame.payload);
-    }
-    frame
+/// What a subscription has sent and has not got back.
+struct Debt {
+    id: u32,
+    commands: mpsc::UnboundedSender<Command>,
+    state: Mutex<(usize, Owed)>,
 }
+
+impl Debt {
+    fn new(id: u32, commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self {
+            id,
+            commands,
+            state: Mutex::new((0, Owed::new(fabric::LINK_CREDIT))),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, (usize, Owed)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes arrived. This is the bound on what waits for the shards.
+    fn receive(&self, bytes: usize) -> Result<(), Failure> {
+        let mut state = self.state();
+        state.0 += bytes;
+        if state.0 > OUTSTANDING_MAX {
+            return Err("the origin sends more than it has credit for".into());
+        }
+        Ok(())
+    }
+
+    /// The shards have taken bytes.
+    fn taken(&self, bytes: usize) {
+        let mut state = self.state();
+        state.0 -= bytes;
+        // Its own check is against more than has arrived, which was made above.
+        let _ = state.1.receive(bytes);
+        if let Some(bytes) = state.1.take_due() {
+            let _ = self.commands.send(Command::Credit { id: self.id, bytes });
+        }
+    }
+}
+
+/// What an honest origin can have under way: its credit, the frame that crosses it, and
+/// what we keep back until a quarter of the credit is due.
+const OUTSTANDING_MAX: usize =
+    (2 * fabric::LINK_CREDIT) as usize + fabric::limits::FRAME_PAYLOAD_MAX;
 
 /// Bytes that are given back to the origin when the last shard has taken them.
 struct Returned {
-    id: u32,
     bytes: usize,
-    owed: Arc<Mutex<Owed>>,
-    commands: mpsc::UnboundedSender<Command>,
+    debt: Arc<Debt>,
 }
 
 impl Drop for Returned {
     fn drop(&mut self) {
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        // An origin that overdraws only fills this edge's backlog, which is a ring.
-        let _ = owed.receive(self.bytes);
-        if let Some(bytes) = owed.take_due() {
-            let _ = self.commands.send(Command::Credit { id: self.id, bytes });
-        }
+        self.debt.taken(self.bytes);
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use fabric::Credit;
 use media::{Backlog, Cursor, Read};
 use model::{Epoch, Frame, Position, StreamKey};
-use tracing::{debug, info};
+use tracing::{Span, debug, info};
 
 use crate::limits::{REPLAY_BYTES, REPLAY_TIME_MS, UPLINK_LAG_MAX};
 use crate::link::{Command, Grant, LinkId};
@@ -21,6 +21,8 @@ use crate::shard::PublicationId;
 pub(crate) struct Uplink {
     publication: PublicationId,
     key: StreamKey,
+    /// From the wish to publish until its end.
+    _span: Span,
     epoch: Epoch,
     next: u64,
     replay: Backlog,
@@ -40,18 +42,31 @@ struct Attached {
 
 impl Uplink {
     /// An uplink that begins with its first grant.
-    pub(crate) fn new(publication: PublicationId, key: StreamKey, grant: Grant) -> Self {
-        let mut limits = media::Limits::default();
-        limits.bytes = REPLAY_BYTES;
-        limits.time_ms = REPLAY_TIME_MS;
+    pub(crate) fn new(
+        publication: PublicationId,
+        key: StreamKey,
+        span: Span,
+        grant: Grant,
+    ) -> Self {
+        let limits = media::Limits {
+            bytes: REPLAY_BYTES,
+            time_ms: REPLAY_TIME_MS,
+            ..media::Limits::default()
+        };
         let credit = Credit::new(grant.credit);
         Self {
             publication,
             key,
+            _span: span,
             epoch: grant.epoch,
             next: 0,
             replay: Backlog::new(limits),
-            cursor: Cursor::join(),
+            // Not a join: everything from the first frame on is wanted, however much of it
+            // the first read brings.
+            cursor: Cursor::resume_at(Position {
+                epoch: grant.epoch,
+                seq: 0,
+            }),
             unsent: 0,
             attached: Some(Attached { grant, credit }),
             detached_since: None,

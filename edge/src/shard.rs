@@ -22,10 +22,10 @@ use tracing::error;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
 use crate::connection::{self, Connection};
-use crate::limits::{CHANNELS_PER_SHARD, INBOX_BATCH};
+use crate::limits::INBOX_BATCH;
 use crate::link::{Grant, LinkId};
 use crate::play::LocalChannel;
-use crate::upstream::Ask;
+use crate::upstream::{Ask, sleep_until};
 
 /// One publish of one client of this edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,6 +150,8 @@ pub(crate) struct Settings {
     pub(crate) publish_keep: Duration,
     /// How long a client waits for the right to publish.
     pub(crate) publish_wait: Duration,
+    /// Streams that may be published, and that may be watched, on one shard.
+    pub(crate) streams: usize,
     /// Session timeouts and limits.
     pub(crate) session: session::ServerSetup,
 }
@@ -419,7 +421,7 @@ impl Shard {
         if let Some(channel) = channels.get(key) {
             return Some(channel.clone());
         }
-        if channels.len() >= CHANNELS_PER_SHARD {
+        if channels.len() >= self.settings.streams {
             return None;
         }
         let channel = Rc::new(LocalChannel::new(key.clone()));
@@ -472,12 +474,5 @@ impl Shard {
         while self.handle.load() > 0 {
             self.left.notified().await;
         }
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -21,7 +21,7 @@ use fabric::v1::refused::Reason;
 use model::{Epoch, OriginId, StreamKey};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, info_span};
 
 use crate::channel::{Channel, ChannelId, Source};
 use crate::link::{Command, LinkEvent, LinkHandle, LinkId, LinkSetup, Vacancy};
@@ -142,6 +142,8 @@ struct Publication {
 
 struct Subscribed {
     channel: Arc<Channel>,
+    /// From the first viewer until the stream is let go.
+    span: tracing::Span,
     /// The link and the number there.
     at: Option<(LinkId, u32)>,
     /// Nobody has watched since.
@@ -283,11 +285,13 @@ impl Upstream {
         let id = *self.by_key.entry(key.clone()).or_insert_with(|| {
             self.next_channel += 1;
             let id = ChannelId(self.next_channel);
+            let span = info_span!("rtmp.subscribe", stream = %key);
             let channel = Arc::new(Channel::new(id, key));
             self.channels.insert(
                 id,
                 Subscribed {
                     channel,
+                    span,
                     at: None,
                     idle_since: None,
                     interrupted_since: None,
@@ -306,8 +310,6 @@ impl Upstream {
     fn handle_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up { link, origin } => {
-                // The same origin under two addresses, or its next incarnation before
-                // the loss of the last was noticed: the newest link counts.
                 let id = link.id();
                 // Origins that an edge finds when it starts are what it starts from.
                 let now = Instant::now();
@@ -401,7 +403,7 @@ impl Upstream {
         let Some(entry) = self.publications.get_mut(&publication) else {
             return;
         };
-        if !entry.asked.is_some_and(|(asked, _)| asked == link) {
+        if entry.asked.is_none_or(|(asked, _)| asked != link) {
             return;
         }
         entry.asked = None;
@@ -432,7 +434,7 @@ impl Upstream {
         let Some(entry) = self.channels.get_mut(&channel) else {
             return;
         };
-        if !entry.at.is_some_and(|(at, _)| at == link) {
+        if entry.at.is_none_or(|(at, _)| at != link) {
             return;
         }
         match how {
@@ -482,10 +484,9 @@ impl Upstream {
         let settled = usable().filter(|(id, link)| held == Some(**id) || now >= link.settled);
         let name = owner(key, settled.map(|(_, link)| &link.origin))
             .or_else(|| owner(key, usable().map(|(_, link)| &link.origin)))?;
-        // Of two links to one origin the newer one counts.
-        let newest = usable()
-            .filter(|(_, link)| link.origin == *name)
-            .next_back();
+        // The same origin under two addresses, or its next incarnation before the loss of
+        // the last was noticed: the newest link counts.
+        let newest = usable().rfind(|(_, link)| link.origin == *name);
         newest.map(|(id, link)| (*id, link))
     }
 
@@ -554,6 +555,7 @@ impl Upstream {
         handle.send(Command::Subscribe {
             id,
             channel: entry.channel.clone(),
+            traceparent: node::telemetry::traceparent_of(&entry.span),
         });
         if let Some(entry) = self.channels.get_mut(&channel) {
             entry.at = Some((link, id));
@@ -648,7 +650,8 @@ impl Subscribed {
     }
 }
 
-async fn sleep_until(deadline: Option<Instant>) {
+/// Resolves then; never, when there is no then.
+pub(crate) async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

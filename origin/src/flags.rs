@@ -60,6 +60,7 @@ pub fn main(flags: &Flags) -> ExitCode {
         node: loaded.value.id.clone(),
         log: loaded.value.log.clone(),
         trace: loaded.value.trace.clone(),
+        threads: None,
     };
     node::process::run(&identity, async {
         info!("configuration\n{loaded}");

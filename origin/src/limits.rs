@@ -79,10 +79,6 @@ pub const INCARNATIONS_MAX: usize = 4;
 /// this is as long as the backlog's 8 s; readers who lag further measure no latency.
 pub const INGEST_TIMES_MAX: usize = 256;
 
-/// Payloads below this many bytes are copied out of the buffer of their batch. Copying 2 KiB
-/// costs some 100 ns, while a slice of that size may keep 64 KiB alive.
-pub const COPY_BELOW: usize = 2 << 10;
-
 /// What a frame counts beside its payload where work is shared out: about its size on the
 /// wire without payload. Without it, a reader of empty frames would never have its turn.
 pub const FRAME_OVERHEAD: usize = 64;

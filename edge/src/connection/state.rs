@@ -12,10 +12,10 @@ use session::{
     CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
     ServerSession,
 };
-use tracing::debug;
+use tracing::{Span, debug, info_span};
 
 use super::Connection;
-use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX, PUBLICATIONS_PER_SHARD};
+use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX};
 use crate::outbox::Outbox;
 use crate::play::{LocalChannel, Next, Viewer};
 use crate::publish::Uplink;
@@ -46,6 +46,8 @@ pub(super) enum Role {
         request: RequestId,
         key: StreamKey,
         since: Instant,
+        /// From the wish to publish until its end.
+        span: Span,
     },
     Publishing(Box<Uplink>),
     Playing(Box<Viewer>),
@@ -193,12 +195,13 @@ impl State {
                 key,
                 ..
             } => {
-                if shard.publications.borrow().len() >= PUBLICATIONS_PER_SHARD {
+                if shard.publications.borrow().len() >= shard.settings.streams {
                     let description = FULL.to_owned();
                     self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
                     return;
                 }
                 let publication = shard.publication();
+                let span = info_span!("rtmp.publish", stream = %key, client = own.number);
                 shard
                     .publications
                     .borrow_mut()
@@ -207,13 +210,14 @@ impl State {
                     publication,
                     key: key.clone(),
                     shard: shard.handle.clone(),
-                    traceparent: node::telemetry::traceparent_of_current(),
+                    traceparent: node::telemetry::traceparent_of(&span),
                 });
                 let role = Role::Asking {
                     publication,
                     request,
                     key,
                     since: now,
+                    span,
                 };
                 if let Some(old) = self.streams.insert(stream, role) {
                     self.drop_role(own, shard, old);

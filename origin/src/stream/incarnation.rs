@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use fabric::Arrival;
 use media::{Backlog, Cursor, Pushed};
-use model::{Class, Epoch, Frame, Position};
+use model::{Epoch, Position};
 
 use super::Taken;
-use crate::limits::{COPY_BELOW, INGEST_TIMES_MAX};
+use fabric::convert::owned;
+
+use crate::limits::INGEST_TIMES_MAX;
 
 /// How a publish ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,14 +74,14 @@ impl Incarnation {
                         epoch: self.epoch,
                         seq,
                     };
-                    self.backlog.prime_at(at, own(frame));
+                    self.backlog.prime_at(at, owned(frame));
                 }
                 Arrival::Numbered { seq, frame } => {
                     let at = Position {
                         epoch: self.epoch,
                         seq,
                     };
-                    match self.backlog.push(at, own(frame)) {
+                    match self.backlog.push(at, owned(frame)) {
                         Ok(Pushed::Appended | Pushed::Restarted) => {
                             taken.frames += 1;
                             first.get_or_insert(seq);
@@ -125,14 +126,4 @@ impl Incarnation {
             self.backlog.prime(frame);
         }
     }
-}
-
-/// Payloads are slices of the buffer in which their whole batch arrived. What is small or
-/// kept for long gets memory of its own, or a codec's configuration of forty bytes would
-/// keep a batch alive for as long as the stream lives.
-fn own(mut frame: Frame) -> Frame {
-    if frame.class == Class::Config || frame.payload.len() < COPY_BELOW {
-        frame.payload = Bytes::copy_from_slice(&frame.payload);
-    }
-    frame
 }

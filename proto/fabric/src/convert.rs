@@ -12,7 +12,7 @@ use model::{
     Sequenced, Slot, StreamKey, StreamName, VhostName,
 };
 
-use crate::limits::{FRAME_PAYLOAD_MAX, TRACEPARENT_MAX};
+use crate::limits::{COPY_BELOW, FRAME_PAYLOAD_MAX, TRACEPARENT_MAX};
 use crate::v1;
 
 /// What is wrong with a message from the wire.
@@ -239,6 +239,17 @@ impl TryFrom<v1::StreamKey> for StreamKey {
 /// It is missing, or one of its names breaks its rule.
 pub fn key(wire: Option<v1::StreamKey>, field: &'static str) -> Result<StreamKey, Invalid> {
     wire.ok_or(Invalid::Missing { field })?.try_into()
+}
+
+/// A frame that may be kept for long. Payloads are slices of the buffer in which their whole
+/// batch arrived: what is small, or a configuration, which stays as long as the stream lives,
+/// gets memory of its own.
+#[must_use]
+pub fn owned(mut frame: Frame) -> Frame {
+    if frame.class == Class::Config || frame.payload.len() < COPY_BELOW {
+        frame.payload = Bytes::copy_from_slice(&frame.payload);
+    }
+    frame
 }
 
 /// A `traceparent` field as an option: empty means none, and so does one that is too long

@@ -10,7 +10,6 @@
 //!   publication and subscription of a link.
 //! * [`limits`]: the sizes both sides rely upon.
 //! * [`status`]: why a link ended, as a gRPC status and back.
-//! * [`metadata`]: the keys of the metadata that opens a link.
 //!
 //! ```text
 //!   edge                                     origin
@@ -48,7 +47,6 @@
 pub mod convert;
 pub mod credit;
 pub mod limits;
-pub mod metadata;
 pub mod status;
 
 /// What is generated from `proto/fabric/v1/*.proto`; the comments are there.

@@ -43,14 +43,7 @@ const _: () = assert!(
 /// a later version may append, and what is longer than this is ignored.
 pub const TRACEPARENT_MAX: usize = 256;
 
-/// HTTP/2 receive window of one stream (that is, of one link), to be set on both sides.
-/// One megabyte, the default, caps a link at 0.8 Gbit/s across 10 ms.
-pub const H2_STREAM_WINDOW: u32 = 4 << 20;
-
-/// HTTP/2 receive window of a connection, to be set on both sides. Larger than the
-/// stream's, so that a stalled link does not stop other calls of its connection.
-pub const H2_CONNECTION_WINDOW: u32 = 8 << 20;
-
-/// Largest HTTP/2 frame, to be set on both sides (the receiver's figure counts): a batch
-/// fits into one.
-pub const H2_FRAME: u32 = 256 << 10;
+/// A payload below this many bytes is copied out of the batch it arrived in. A batch of
+/// 64 KiB is kept as long as one of its frames is, and a ring holds the audio frames of ten
+/// seconds longer than their batches are worth; above it the copy costs more than it saves.
+pub const COPY_BELOW: usize = 2 << 10;

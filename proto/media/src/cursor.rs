@@ -19,7 +19,7 @@ pub enum JoinAt {
 /// It is a value of a few words; the backlog knows nothing of its readers. A cursor belongs
 /// to the backlog it was first read with: to go on elsewhere, make a new one with
 /// [`Cursor::resume_after`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
     pub(crate) join_at: JoinAt,
     /// The run of the backlog in which it was first seen, or last joined.
@@ -28,7 +28,7 @@ pub struct Cursor {
 }
 
 /// Where a cursor is between two reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// Looks for a place to begin.
     Seeking {

@@ -10,7 +10,7 @@ use crate::cursor::{Cursor, JoinAt, Lag};
 /// Links between processes read with a plain cursor, since their other end needs every
 /// frame; players read with a view, which leaves out what they cannot decode or do not want
 /// and never hands out a `Clear`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
     cursor: Cursor,
     selection: Selection,
@@ -77,7 +77,7 @@ impl View {
 ///
 /// A slot below [`Selection::TRACKS`] is a track; any greater one is a bundle of several
 /// tracks in one message, whose key frame is taken as one for all of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     audio: bool,
     video: bool,
