@@ -578,7 +578,7 @@ fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
 struct Debt {
     id: u32,
     commands: mpsc::UnboundedSender<Command>,
-    state: Mutex<(usize, Owed)>,
+    state: Mutex<(u64, Owed)>,
 }
 
 impl Debt {
@@ -590,14 +590,14 @@ impl Debt {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, (usize, Owed)> {
+    fn state(&self) -> std::sync::MutexGuard<'_, (u64, Owed)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes arrived. This is the bound on what waits for the shards.
     fn receive(&self, bytes: usize) -> Result<(), Failure> {
         let mut state = self.state();
-        state.0 += bytes;
+        state.0 += bytes as u64;
         if state.0 > OUTSTANDING_MAX {
             return Err("the origin sends more than it has credit for".into());
         }
@@ -607,7 +607,7 @@ impl Debt {
     /// The shards have taken bytes.
     fn taken(&self, bytes: usize) {
         let mut state = self.state();
-        state.0 -= bytes;
+        state.0 -= bytes as u64;
         // Its own check is against more than has arrived, which was made above.
         let _ = state.1.receive(bytes);
         if let Some(bytes) = state.1.take_due() {
@@ -618,8 +618,7 @@ impl Debt {
 
 /// What an honest origin can have under way: its credit, the frame that crosses it, and
 /// what we keep back until a quarter of the credit is due.
-const OUTSTANDING_MAX: usize =
-    (2 * fabric::LINK_CREDIT) as usize + fabric::limits::FRAME_PAYLOAD_MAX;
+const OUTSTANDING_MAX: u64 = 2 * fabric::LINK_CREDIT + fabric::limits::FRAME_PAYLOAD_MAX as u64;
 
 /// Bytes that are given back to the origin when the last shard has taken them.
 struct Returned {
