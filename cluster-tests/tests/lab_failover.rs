@@ -66,6 +66,7 @@ fn fifty_viewers_play_on_when_the_owning_origin_is_killed() {
         viewer.until_got(sent.last().unwrap());
         assert_eq!(viewer.ended(), None, "a viewer's connection was closed");
         longest = longest.max(viewer.look(|seen| longest_gap(&seen.media)));
+        viewer.look(|seen| is_in_order(&seen.media, &sent));
         missed_most = missed_most.max(viewer.look(|seen| missed(&seen.media, &sent)));
     }
     println!(
@@ -102,6 +103,7 @@ fn an_origin_that_leaves_in_good_order_hands_its_streams_over() {
         let longest = viewer.look(|seen| longest_gap(&seen.media));
         println!("the longest gap was {} ms", longest.as_millis());
         assert!(longest < LONGEST_GAP, "{longest:?}");
+        viewer.judge(&sent);
     }
 }
 
@@ -174,6 +176,24 @@ fn longest_gap(media: &[(Instant, Message)]) -> Duration {
         .windows(2)
         .map(|two| two[1].0.duration_since(two[0].0));
     steps.max().unwrap_or_default()
+}
+
+/// From the first picture on, nothing came twice, nothing before what was sent earlier,
+/// nothing that was never sent.
+#[track_caller]
+fn is_in_order(media: &[(Instant, Message)], sent: &[Message]) {
+    let first = media.iter().position(|(_, message)| is_key(message));
+    let mut after = 0;
+    for (number, (_, message)) in media.iter().enumerate().skip(first.unwrap_or(0)) {
+        let place = sent[after..]
+            .iter()
+            .position(|sent| (sent.kind, &sent.body) == (message.kind, &message.body));
+        let place = place.unwrap_or_else(|| {
+            let place = sent.iter().position(|sent| sent.body == message.body);
+            panic!("message {number} is {place:?} of what was sent, and came behind {after}")
+        });
+        after += place + 1;
+    }
 }
 
 /// How many messages behind the first key frame a viewer did not get.
