@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use selvage_cluster_tests::lab::raw::amf::{self, Amf};
 use selvage_cluster_tests::lab::raw::{Message, Raw, header, kind};
-use selvage_cluster_tests::lab::{Cluster, Live, Pace, SOON, Viewer, until};
+use selvage_cluster_tests::lab::{Cluster, Live, Pace, SOON, Viewer, pace, until};
 
 /// The largest message that the product takes.
 const MESSAGE_MAX: usize = 8 << 20;
@@ -373,7 +373,7 @@ impl Drip {
                 return to.shutdown(Shutdown::Write);
             }
             to.write_all(&bytes[..count])?;
-            std::thread::sleep(self.pause);
+            pace(self.pause);
         }
     }
 }

@@ -13,4 +13,4 @@ pub use arena::Arena;
 pub use cluster::{Cluster, Dev};
 pub use live::{Live, Pace, Viewer};
 pub use process::{Finished, Process};
-pub use until::{PLAYER, SOON, until, until_async, until_some};
+pub use until::{PLAYER, SOON, pace, until, until_async, until_some};

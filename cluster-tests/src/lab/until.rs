@@ -57,3 +57,9 @@ pub async fn until_async(what: &str, patience: Duration, mut holds: impl FnMut()
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
+
+/// The pace of a peer that is slow on purpose: between two pieces that it writes or reads.
+/// Never a way to wait for something to happen.
+pub fn pace(pause: Duration) {
+    std::thread::sleep(pause);
+}
