@@ -24,6 +24,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Machines.
     ("session", &["amf", "flv", "model", "rtmp"]),
     ("media", &["model"]),
+    ("ledger", &["model"]),
+    ("consensus", &["model"]),
     // Where edge and origin meet.
     ("fabric", &["model"]),
     // Shells. The floor knows no protocol.
@@ -31,10 +33,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "amf", "fabric", "flv", "media", "model", "node", "rtmp", "session",
+            "amf", "fabric", "flv", "ledger", "media", "model", "node", "rtmp", "session",
         ],
     ),
-    ("origin", &["fabric", "flv", "media", "model", "node"]),
+    (
+        "origin",
+        &[
+            "consensus",
+            "fabric",
+            "flv",
+            "ledger",
+            "media",
+            "model",
+            "node",
+        ],
+    ),
     (
         "client",
         &["amf", "flv", "model", "node", "rtmp", "session"],
@@ -47,9 +60,19 @@ const ARROWS: &[(&str, &[&str])] = &[
             "session",
         ],
     ),
+    // The simulator composes the machines themselves.
     (
         "cluster-tests",
-        &["amf", "client", "flv", "model", "rtmp", "session"],
+        &[
+            "amf",
+            "client",
+            "consensus",
+            "flv",
+            "ledger",
+            "model",
+            "rtmp",
+            "session",
+        ],
     ),
 ];
 
@@ -76,7 +99,12 @@ const IMPURE: &[&str] = &[
 ];
 
 /// Crates that are visible to a single one of ours.
-const BEHIND_ONE_DOOR: &[(&str, &str)] = &[("rml_amf0", "amf")];
+const BEHIND_ONE_DOOR: &[(&str, &str)] = &[
+    ("rml_amf0", "amf"),
+    ("raft", "consensus"),
+    ("raft-proto", "consensus"),
+    ("slog", "consensus"),
+];
 
 /// Crates that may not be in the tree at all: they need more than a Rust toolchain.
 const ABSENT: &[&str] = &["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls"];

@@ -26,7 +26,43 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// One client's session at an edge. Drawn at random by the edge.
+/// One life of an edge's process.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EdgeLife {
+    /// Its name.
+    pub edge: EdgeId,
+    /// Different after a restart.
+    pub incarnation: u64,
+}
+
+impl fmt::Display for EdgeLife {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{:x}", self.edge, self.incarnation)
+    }
+}
+
+/// An origin's number in the replicated log; never 0, never given to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub std::num::NonZeroU64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A place in the replicated log. The first entry has 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogIndex(pub u64);
+
+impl fmt::Display for LogIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One client's session at an edge. Drawn at random by the edge, or brought by a client
+/// that speaks to several edges under one identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u128);
 

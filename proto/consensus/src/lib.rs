@@ -1,0 +1,1 @@
+//! raft-rs behind one door.

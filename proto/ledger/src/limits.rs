@@ -1,0 +1,51 @@
+//! What the replicated state may hold. Every origin must have the same limits, so they are
+//! constants: a limit that is changed changes what the log means.
+
+/// Slots of one object. A room of a few hundred users with some slots each fits.
+pub const SLOTS_MAX: usize = 4096;
+
+/// Bytes of one slot's value: a nested object with a few thousand fields.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of all slots of one object, names and values: what a newcomer must be sent at once.
+pub const OBJECT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Objects in the cluster.
+pub const OBJECTS_MAX: usize = 100_000;
+
+/// Operations of one batch: more than a script sets between two frames.
+pub const BATCH_OPS_MAX: usize = 1024;
+
+/// Bytes of one command in its canonical form.
+pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
+
+/// Removed slots that an object remembers, so that who comes back can be told of them
+/// instead of being sent everything. 64 bytes each, with usual names.
+pub const TOMBSTONES_MAX: usize = 1024;
+
+/// Requests of one session that may be under way. Answers of this many are remembered.
+pub const WINDOW: u64 = 64;
+
+/// Sessions that are remembered. The one that was silent for longest is forgotten first.
+pub const SESSIONS_MAX: usize = 200_000;
+
+/// Requests that wait for one object's lock.
+pub const LOCK_QUEUE_MAX: usize = 256;
+
+/// Names of removed temporary objects whose last version is remembered, so that a new
+/// object of that name starts above it.
+pub const GRAVES_MAX: usize = 4096;
+
+/// Streams that may be claimed at once in the cluster.
+pub const STREAMS_MAX: usize = 100_000;
+
+/// Publishers that wait for one name, or stand by for it.
+pub const CONTENDERS_MAX: usize = 32;
+
+/// Instances that have a home.
+pub const HOMES_MAX: usize = 100_000;
+
+/// Bytes of a publisher's token.
+pub const TOKEN_BYTES_MAX: usize = 64;
+
+const _: () = assert!(VALUE_BYTES_MAX < OBJECT_BYTES_MAX && VALUE_BYTES_MAX < COMMAND_BYTES_MAX);
