@@ -24,6 +24,10 @@
 //!    │  Credit ────────────────────────────▶   │
 //! ```
 //!
+//! Beside the media there are three more services: `Shared` carries the replicated state
+//! to edges, `Raft` the log between origins, and `Cluster` is for people who run them. What
+//! their messages hold is opaque here; the `.proto` files say why.
+//!
 //! A frame's payload is never copied by the conversions:
 //!
 //! ```

@@ -47,3 +47,21 @@ pub const TRACEPARENT_MAX: usize = 256;
 /// 64 KiB is kept as long as one of its frames is, and a ring holds the audio frames of ten
 /// seconds longer than their batches are worth; above it the copy costs more than it saves.
 pub const COPY_BELOW: usize = 2 << 10;
+
+/// Messages of the ledger in one gRPC message, at most. They are closed by bytes first; this
+/// bounds what a peer can make us hold with empty ones.
+pub const LEDGER_MESSAGES_MAX: usize = 4096;
+
+/// A batch of the ledger's or the log's messages is closed when it holds this many bytes.
+pub const LEDGER_BATCH_BYTES: usize = 256 << 10;
+
+/// Bytes of the state in one piece of a snapshot: large enough that a piece costs little,
+/// small enough that a slow link shows progress.
+pub const SNAPSHOT_PIECE_BYTES: usize = 256 << 10;
+
+/// Bytes of a snapshot that an origin takes from another: what the ledger may hold is less.
+pub const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
+
+/// Bytes of one message between origins. An entry has at most half a megabyte, and a message
+/// that is sent anew holds as many as fit into one.
+pub const RAFT_MESSAGE_MAX: usize = 4 << 20;
