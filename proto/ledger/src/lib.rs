@@ -25,10 +25,13 @@
 //!   leaves a gap is not applied ([`effect::Answer::OutOfOrder`]).
 //! * An answer is given where the change is applied, in one step with it.
 
+pub mod codec;
 pub mod command;
 pub mod effect;
+mod ledger;
 pub mod limits;
 pub mod wire;
 
 pub use command::{Command, Proposal, Request};
 pub use effect::{Answer, Applied, Effect};
+pub use ledger::Ledger;

@@ -48,4 +48,49 @@ pub const HOMES_MAX: usize = 100_000;
 /// Bytes of a publisher's token.
 pub const TOKEN_BYTES_MAX: usize = 64;
 
+/// Edges that are registered. Each costs an origin a connection, so there are never many.
+pub const EDGES_MAX: usize = 4096;
+
+/// Bytes of all slots and of all that waits for locks, in the cluster: every origin holds
+/// them in memory, and a snapshot is made of them in one piece.
+pub const TOTAL_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes of what waits for one object's lock.
+pub const LOCK_QUEUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Streams that nobody publishes whose last epoch is remembered, so that who asks can be
+/// told. Epochs never go back, remembered or not.
+pub const ENDED_STREAMS_MAX: usize = 4096;
+
+/// Epochs that an edge may demand to be exceeded. Above it there is room for more publishes
+/// than a log can hold.
+pub const EPOCH_ABOVE_MAX: u64 = u64::MAX / 2;
+
+/// Bytes of a trace context: a W3C traceparent has 55.
+pub const TRACE_BYTES_MAX: usize = 64;
+
+/// Bytes of one message between an edge and its origin. An edge that attaches may be
+/// brought up to date about all it holds at once.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// What [`Answer::Full`](crate::Answer::Full) can name, as it is written down: a new name
+/// goes to the end.
+pub const LIMIT_NAMES: [&str; 15] = [
+    "a limit",
+    "edges",
+    "objects",
+    "slots of the object",
+    "bytes of the value",
+    "bytes of the object",
+    "bytes of the message",
+    "bytes of all objects",
+    "operations of the batch",
+    "requests waiting for the lock",
+    "bytes waiting for the lock",
+    "streams",
+    "bytes of the token",
+    "epochs",
+    "homes",
+];
+
 const _: () = assert!(VALUE_BYTES_MAX < OBJECT_BYTES_MAX && VALUE_BYTES_MAX < COMMAND_BYTES_MAX);
