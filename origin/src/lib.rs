@@ -33,6 +33,7 @@ pub mod counters;
 mod flags;
 pub mod hub;
 pub mod limits;
+pub mod log;
 pub mod outbox;
 pub mod service;
 pub mod stream;

@@ -1,0 +1,220 @@
+//! The thread that writes the log.
+//!
+//! It takes everything that waits, makes it durable with one sync, and says so. While it
+//! syncs the next batch gathers: under load a sync serves many proposals, and a single
+//! proposal waits for nothing.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Error, Log, Snapshot, Write};
+
+/// What is to be done, in order. The tickets only grow.
+#[derive(Debug)]
+pub enum Job {
+    /// Make it durable.
+    Write {
+        /// Told when it is done.
+        ticket: u64,
+        /// What.
+        write: Write,
+    },
+    /// Keep a state that was made here.
+    Save(Snapshot),
+    /// Take a state from another origin.
+    Install {
+        /// Told when it is done.
+        ticket: u64,
+        /// Which.
+        snapshot: Snapshot,
+    },
+}
+
+/// What was done.
+#[derive(Debug)]
+pub enum Done {
+    /// This write, and all before it, are durable.
+    Written {
+        /// The write's.
+        ticket: u64,
+    },
+    /// A state of our own is kept.
+    Saved {
+        /// The last entry it includes.
+        index: u64,
+    },
+    /// The state is taken, and everything before it is durable.
+    Installed {
+        /// The job's.
+        ticket: u64,
+    },
+    /// It failed, and nothing more will be done. What was not said to be done may or may not
+    /// be durable.
+    Failed(Error),
+}
+
+/// Writes that are made durable with one sync, at most: with more, those at the front would
+/// wait for the copying of those at the back.
+const WRITES_MAX: usize = 1024;
+
+/// Bytes of such writes, about.
+const BYTES_MAX: usize = 8 << 20;
+
+/// The log's thread, to give jobs to. It ends when this value is dropped and what was given
+/// is done.
+#[derive(Debug)]
+pub struct Worker {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// The system has no thread.
+    pub fn start(log: Log, done: UnboundedSender<Done>) -> Result<Self, Error> {
+        let (jobs, waiting) = channel();
+        let thread = std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || {
+                if let Err(error) = run(log, &waiting, &done) {
+                    // Nobody listens when the origin is gone already.
+                    let _ = done.send(Done::Failed(error));
+                }
+            })
+            .map_err(|source| Error::io("start", "the thread of the log", source))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Gives it a job. After a failure jobs are dropped: the failure was told.
+    pub fn give(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
+    }
+
+    /// Waits until everything is done and the folder is free.
+    pub fn finish(mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(mut log: Log, waiting: &Receiver<Job>, done: &UnboundedSender<Done>) -> Result<(), Error> {
+    let mut writes = Vec::new();
+    while let Ok(first) = waiting.recv() {
+        let mut next = Some(first);
+        let (mut newest, mut bytes) = (None, 0);
+        let mut other = None;
+        while let Some(job) = next.take() {
+            match job {
+                Job::Write { ticket, write } => {
+                    let payloads = write.entries.iter().map(|entry| entry.payload.len());
+                    bytes += payloads.sum::<usize>();
+                    newest = Some(ticket);
+                    writes.push(write);
+                }
+                Job::Save(_) | Job::Install { .. } => {
+                    other = Some(job);
+                    break;
+                }
+            }
+            if writes.len() < WRITES_MAX && bytes < BYTES_MAX {
+                next = waiting.try_recv().ok();
+            }
+        }
+        if let Some(ticket) = newest {
+            log.append(&writes)?;
+            writes.clear();
+            let _ = done.send(Done::Written { ticket });
+        }
+        match other {
+            Some(Job::Save(snapshot)) => {
+                log.save(&snapshot)?;
+                let index = snapshot.index;
+                let _ = done.send(Done::Saved { index });
+            }
+            Some(Job::Install { ticket, snapshot }) => {
+                log.install(&snapshot)?;
+                let _ = done.send(Done::Installed { ticket });
+            }
+            Some(Job::Write { .. }) | None => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Entry, Faults, Owner, Ram};
+    use bytes::Bytes;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    fn write(index: u64) -> Write {
+        Write {
+            hard_state: None,
+            entries: vec![Entry {
+                index,
+                term: 1,
+                payload: Bytes::from_static(b"payload"),
+            }],
+        }
+    }
+
+    const OWNER: Owner = Owner {
+        node: 1,
+        cluster: 1,
+    };
+
+    #[test]
+    fn what_waits_is_made_durable_by_one_sync() {
+        let disk = Ram::new();
+        let (mut log, _) = Log::open(Box::new(disk.clone()), OWNER, 7).unwrap();
+        log.append(&[write(1)]).unwrap();
+        let (jobs, waiting) = channel();
+        for index in 2..=100 {
+            let ticket = index;
+            let write = write(index);
+            jobs.send(Job::Write { ticket, write }).unwrap();
+        }
+        drop(jobs);
+        let before = disk.syncs();
+        let (done, mut told) = unbounded_channel();
+        run(log, &waiting, &done).unwrap();
+        assert_eq!(disk.syncs() - before, 1);
+        assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100 })));
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_failed_sync_is_told_and_nothing_is_done_behind_it() {
+        let disk = Ram::new();
+        let (log, _) = Log::open(Box::new(disk.clone()), OWNER, 7).unwrap();
+        disk.set_faults(Faults {
+            failing_syncs: true,
+            ..Faults::default()
+        });
+        let (done, mut told) = unbounded_channel();
+        let worker = Worker::start(log, done).unwrap();
+        for index in 1..=2 {
+            let ticket = index;
+            let write = write(index);
+            worker.give(Job::Write { ticket, write });
+        }
+        worker.finish();
+        assert!(matches!(
+            told.try_recv(),
+            Ok(Done::Failed(Error::Io { .. }))
+        ));
+        assert!(told.try_recv().is_err());
+    }
+}
