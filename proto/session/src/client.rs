@@ -1,4 +1,4 @@
-//! The client role of a session: connect, publish, play, call.
+//! The client role of a session: connect, publish, play, call, share objects.
 //!
 //! [`ClientSession`] is driven like its counterpart, the server session: every method
 //! that takes something in is followed by draining [`ClientSession::poll_output`], and
@@ -21,6 +21,7 @@ mod commands;
 mod error;
 mod event;
 pub mod limits;
+pub mod object;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -35,9 +36,11 @@ use rtmp::{Message, MessageKind, StreamId, UserControl};
 pub use commands::PlayRequest;
 pub use error::{Error, Misbehaviour, Misuse};
 pub use event::{CallId, Closed, Event, Output, Progress, Rejection, Status, Welcome};
+pub use object::RemoteObject;
 pub use setup::{MOD_EX, MULTITRACK, RECONNECT, Setup};
 
 use crate::event::{Capabilities, ObjectEncoding, RequestId};
+use crate::object::{Bounds, ObjectMessage};
 
 /// One connection's NetConnection and NetStreams, seen from the client.
 #[derive(Debug)]
@@ -136,12 +139,15 @@ impl ClientSession {
                 self.event(Event::Message(message));
                 Ok(())
             }
-            MessageKind::Audio
-            | MessageKind::Video
-            | MessageKind::SharedObjectAmf0
-            | MessageKind::SharedObjectAmf3 => {
+            MessageKind::Audio | MessageKind::Video => {
                 self.event(Event::Message(message));
                 Ok(())
+            }
+            MessageKind::SharedObjectAmf0 => {
+                self.handle_object(&message.payload, ObjectEncoding::Amf0)
+            }
+            MessageKind::SharedObjectAmf3 => {
+                self.handle_object(&message.payload, ObjectEncoding::Amf3)
             }
         }
     }
@@ -396,6 +402,13 @@ impl ClientSession {
             | UserControl::Other(_) => return Ok(()),
         };
         self.event(Event::Progress { stream, progress });
+        Ok(())
+    }
+
+    fn handle_object(&mut self, body: &Bytes, encoding: ObjectEncoding) -> Result<(), Error> {
+        let message = ObjectMessage::decode(body, encoding, Bounds::UPDATES)
+            .map_err(|cause| Error::PeerMisbehaved(Misbehaviour::Object(cause)))?;
+        self.event(Event::Object(Box::new(message)));
         Ok(())
     }
 

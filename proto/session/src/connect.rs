@@ -1,7 +1,7 @@
 //! `connect`: what the client says of itself, and what it gets to hear.
 
 use amf::Value;
-use model::{AppInstance, AppName, InstanceName, NameError, VhostName};
+use model::{AppInstance, AppName, InstanceName, NameError, SessionId, VhostName};
 
 use crate::command::{Command, whole};
 use crate::event::{Capabilities, Connect, ObjectEncoding};
@@ -39,6 +39,12 @@ pub(crate) fn parse(command: Command) -> Result<Connect, NameError> {
         flash_ver: text(object, "flashVer"),
         encoding: encoding(object),
         capabilities: capabilities(object),
+        session: command
+            .args
+            .first()
+            .and_then(|arg| arg.get("selvageSession"))
+            .and_then(Value::as_str)
+            .and_then(session_id),
         tc_url: tc_url.clone(),
         object: command.object,
         args: command.args,
@@ -128,6 +134,14 @@ impl<'a> Url<'a> {
         };
         Self { host, path, query }
     }
+}
+
+/// A session's number as it is written: 32 hexadecimal digits.
+pub(crate) fn session_id(text: &str) -> Option<SessionId> {
+    // `from_str_radix` takes a sign.
+    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = digits.then(|| u128::from_str_radix(text, 16).ok())??;
+    Some(SessionId(number))
 }
 
 fn split_query(text: &str) -> (&str, &str) {
@@ -242,6 +256,27 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(c.query, "q=1");
+    }
+
+    #[test]
+    fn a_client_of_several_edges_says_who_it_is_in_32_digits() {
+        let of = |text: &str| {
+            let command = Command {
+                name: "connect".into(),
+                transaction: None,
+                object: Value::object([("app", Value::from("live"))]),
+                args: vec![Value::object([("selvageSession", Value::from(text))])],
+            };
+            parse(command).unwrap().session
+        };
+        let text = "00112233445566778899aabbccddeeFF";
+        let id = SessionId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!(of(text), Some(id));
+        assert_eq!(of(&id.to_string()), Some(id));
+        for odd in ["", "+0112233445566778899aabbccddeeff", &text[1..], "é"] {
+            assert_eq!(of(odd), None, "{odd}");
+        }
+        assert_eq!(connect(vec![("app", "x".into())]).unwrap().session, None);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use rtmp::{Message, MessageKind, StreamId, UserControl};
 
 use crate::call::Requests;
 use crate::command::{Command, whole};
+use crate::connect::session_id;
 use crate::error::{Error, Misbehaviour};
 use crate::event::{Capabilities, Event, Notice, Reply, RequestId};
-use crate::limits::{METHOD_NAME_MAX, STREAMS_MAX};
+use crate::limits::{METHOD_NAME_MAX, RESUME_NEXT_MAX, STREAMS_MAX};
 use crate::name;
 use crate::outbox::Outbox;
 use crate::ping::{Due, Ping};
@@ -200,6 +201,9 @@ impl Connection {
             }
             // Live streams have no length.
             "getStreamLength" => reply(stream, command, out, Value::Number(0.0)),
+            "selvage.resume" if stream == StreamId::CONNECTION => {
+                resume(stream, command, out, requests);
+            }
             name if is_stream_command(name) => {
                 self.handle_stream_command(stream, command, out, requests);
             }
@@ -340,20 +344,64 @@ fn call(stream: StreamId, command: &Command, out: &mut Outbox, requests: &mut Re
             Code::CallFailed.description(&command.name),
         );
     }
-    let request = match command.transaction {
-        None => None,
-        Some(transaction) => match requests.open_call(stream, transaction) {
-            Some(request) => Some(request),
-            None => {
-                return failed(stream, command, out, "Too many calls are open.".to_owned());
-            }
-        },
+    let Some(request) = open(stream, command, out, requests) else {
+        return;
     };
     out.event(Event::Call {
         request,
         name: command.name.clone(),
         args: command.args.clone(),
     });
+}
+
+/// `selvage.resume(session, next)`: 32 hexadecimal digits and a number from 1.
+fn resume(stream: StreamId, command: &Command, out: &mut Outbox, requests: &mut Requests) {
+    let session = command.text(0).and_then(session_id);
+    let next = command.number(1).and_then(resume_number);
+    let (Some(session), Some(next)) = (session, next) else {
+        let text = "selvage.resume needs 32 hexadecimal digits and a number from 1.";
+        return failed(stream, command, out, text.to_owned());
+    };
+    if let Some(request) = open(stream, command, out, requests) {
+        out.event(Event::Resume {
+            request,
+            session,
+            next,
+        });
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "checked to be whole and in the range where doubles are exact"
+)]
+fn resume_number(number: f64) -> Option<u64> {
+    let fits = number.fract() == 0.0 && (1.0..=RESUME_NEXT_MAX as f64).contains(&number);
+    fits.then_some(number as u64)
+}
+
+/// Opens the question that a call is; the inner `None` wants no answer. The outer `None`,
+/// and the answer is given, when there are too many.
+#[allow(
+    clippy::option_option,
+    reason = "two things may be absent, for two reasons"
+)]
+fn open(
+    stream: StreamId,
+    command: &Command,
+    out: &mut Outbox,
+    requests: &mut Requests,
+) -> Option<Option<RequestId>> {
+    let Some(transaction) = command.transaction else {
+        return Some(None);
+    };
+    let request = requests.open_call(stream, transaction);
+    if request.is_none() {
+        failed(stream, command, out, "Too many calls are open.".to_owned());
+    }
+    request.map(Some)
 }
 
 fn reply(stream: StreamId, command: &Command, out: &mut Outbox, value: Value) {

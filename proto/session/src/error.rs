@@ -46,6 +46,11 @@ pub enum Misbehaviour {
         /// What the decoder says.
         cause: String,
     },
+    /// A shared-object message is not readable.
+    MalformedObject {
+        /// What the decoder says.
+        cause: crate::object::wire::Error,
+    },
 }
 
 /// Which bound was hit.
@@ -59,6 +64,13 @@ pub enum Limit {
     /// Too many commands, or too many bytes of them, arrived while `connect` was being
     /// decided.
     WaitingForConnect,
+    /// A shared-object message has too many bytes.
+    ObjectBytes {
+        /// Bytes it has.
+        len: usize,
+    },
+    /// A shared-object message has too many events.
+    ObjectEvents,
 }
 
 /// What the shell did wrong.
@@ -92,6 +104,9 @@ impl fmt::Display for Misbehaviour {
             Self::MalformedCommand { stream, cause } => {
                 write!(f, "unreadable command on stream {}: {cause}", stream.0)
             }
+            Self::MalformedObject { cause } => {
+                write!(f, "unreadable shared-object message: {cause}")
+            }
         }
     }
 }
@@ -105,6 +120,16 @@ impl fmt::Display for Limit {
                 crate::limits::COMMAND_BYTES_MAX
             ),
             Self::WaitingForConnect => f.write_str("too much sent before the answer to connect"),
+            Self::ObjectBytes { len } => write!(
+                f,
+                "a shared-object message has {len} bytes, at most {} are allowed",
+                crate::limits::OBJECT_ASK_BYTES_MAX
+            ),
+            Self::ObjectEvents => write!(
+                f,
+                "a shared-object message has more than {} events",
+                crate::limits::OBJECT_ASK_EVENTS_MAX
+            ),
         }
     }
 }

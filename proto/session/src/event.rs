@@ -5,8 +5,10 @@
 //! [`RequestId`] and comes back as a [`Reply`].
 
 use amf::Value;
-use model::{AppInstance, Frame, StreamKey};
+use model::{AppInstance, Frame, SessionId, StreamKey};
 use rtmp::{Message, StreamId};
+
+use crate::object::ObjectRequest;
 
 /// Names a question of the session until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +92,22 @@ pub enum Event {
         /// The message stream.
         stream: StreamId,
     },
+    /// What the peer asks of a shared object. It is answered by
+    /// [`ServerSession::handle_object`](crate::ServerSession::handle_object), and every
+    /// write must be: the peer sends no other of that object before.
+    Object(Box<ObjectRequest>),
+    /// The call `selvage.resume(session, next)`: the peer speaks to several edges under
+    /// one identity, and what it asks of objects from here on continues that session at
+    /// this number. In order with [`Self::Object`]. Reply: `Result` or `Failed`.
+    /// `request` is absent when the peer wants no answer (transaction id 0).
+    Resume {
+        /// To be answered.
+        request: Option<RequestId>,
+        /// Who it says it is. Whoever knows this number is that client.
+        session: SessionId,
+        /// The number of what it asks next; from 1.
+        next: u64,
+    },
     /// The session is over: write what is queued, then close the connection.
     Closed {
         /// Why.
@@ -131,6 +149,9 @@ pub struct Connect {
     pub encoding: ObjectEncoding,
     /// What an enhanced-RTMP client said it can do.
     pub capabilities: Capabilities,
+    /// The identity that the client speaks to several edges under: `selvageSession` (32
+    /// hexadecimal digits) of the first argument behind the command object.
+    pub session: Option<SessionId>,
     /// The whole command object.
     pub object: Value,
     /// The arguments behind it.

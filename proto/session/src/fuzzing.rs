@@ -243,7 +243,18 @@ impl Books {
                 request: Some(request),
                 ..
             } => self.ask(request, Question::Call),
-            Event::Call { request: None, .. } => {}
+            Event::Resume {
+                request: Some(request),
+                next,
+                ..
+            } => {
+                assert!(next >= 1, "a number that no request has");
+                self.ask(request, Question::Call);
+            }
+            Event::Call { request: None, .. } | Event::Resume { request: None, .. } => {}
+            Event::Object(asked) => {
+                assert!(!asked.asks.is_empty(), "nothing is asked of an object");
+            }
             Event::Publish {
                 request, stream, ..
             } => {

@@ -107,8 +107,9 @@
 //!
 //! # What it is deliberately not
 //!
-//! It does not authenticate, look up streams, or judge media: it asks. It does not know
-//! shared objects; such messages are counted as dropped.
+//! It does not authenticate, look up streams, or judge media: it asks. It does not keep
+//! shared objects either: what a client asks of one goes out as [`Event::Object`], and
+//! what a subscriber is to be told comes in by [`ServerSession::handle_object`].
 
 mod call;
 pub mod client;
@@ -121,6 +122,7 @@ pub mod event;
 pub mod fuzzing;
 pub mod limits;
 pub mod name;
+pub mod object;
 mod outbox;
 mod ping;
 mod refusal;

@@ -40,6 +40,11 @@ impl Outbox {
         self.queue.push_back(Output::Event(event));
     }
 
+    /// A message that is ready.
+    pub(crate) fn message(&mut self, message: Message) {
+        self.queue.push_back(Output::Message(message));
+    }
+
     /// A user control message; those travel on stream 0 (RTMP 1.0 §6.2).
     pub(crate) fn control(&mut self, event: UserControl) {
         self.queue.push_back(Output::Message(Message {

@@ -1,5 +1,7 @@
 //! The server role: from the first message of a connection to its end.
 
+mod object;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -70,6 +72,7 @@ pub struct ServerSession {
     out: crate::outbox::Outbox,
     requests: Requests,
     phase: Phase,
+    objects: object::Objects,
     dropped: u64,
 }
 
@@ -91,7 +94,8 @@ struct Connecting {
     transaction: Transaction,
     at: model::AppInstance,
     capabilities: Capabilities,
-    /// Commands and user control of a client that does not wait for the answer.
+    /// Commands, user control and asks of objects of a client that does not wait for the
+    /// answer.
     waiting: VecDeque<Message>,
     waiting_bytes: usize,
 }
@@ -107,6 +111,7 @@ impl ServerSession {
             out,
             requests: Requests::default(),
             phase: Phase::AwaitingConnect { until },
+            objects: object::Objects::default(),
             dropped: 0,
         }
     }
@@ -336,10 +341,15 @@ impl ServerSession {
         match &mut self.phase {
             Phase::AwaitingConnect { .. } => self.take_connect(&message),
             Phase::Connecting(connecting) => {
-                if is_command(message.kind) || message.kind == MessageKind::UserControl {
+                if waits_for_connect(message.kind) {
                     return connecting.hold(message);
                 }
                 self.dropped += 1;
+                Ok(())
+            }
+            Phase::Connected(_) if is_object(message.kind) => {
+                let done = self.take_object(&message, now)?;
+                self.dropped += u64::from(!done);
                 Ok(())
             }
             Phase::Connected(connection) => {
@@ -508,6 +518,25 @@ pub(crate) const fn is_command(kind: MessageKind) -> bool {
         | MessageKind::DataAmf0
         | MessageKind::SharedObjectAmf0 => false,
     }
+}
+
+const fn is_object(kind: MessageKind) -> bool {
+    match kind {
+        MessageKind::SharedObjectAmf0 | MessageKind::SharedObjectAmf3 => true,
+        MessageKind::UserControl
+        | MessageKind::Audio
+        | MessageKind::Video
+        | MessageKind::DataAmf3
+        | MessageKind::CommandAmf3
+        | MessageKind::DataAmf0
+        | MessageKind::CommandAmf0 => false,
+    }
+}
+
+/// What a client may send before it knows that it is connected. Media belongs to a stream,
+/// and a stream to the answer.
+fn waits_for_connect(kind: MessageKind) -> bool {
+    is_command(kind) || is_object(kind) || kind == MessageKind::UserControl
 }
 
 /// Which replies a question takes.

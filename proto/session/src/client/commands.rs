@@ -7,7 +7,8 @@ use rtmp::{Message, MessageKind, StreamId, UserControl};
 
 use super::limits::{CALLS_OPEN_MAX, STREAMS_MAX};
 use super::{CallId, ClientSession, Error, Misuse, Output, Phase, Purpose, Use};
-use crate::event::{PlayStart, PublishMode, RequestId};
+use crate::event::{ObjectEncoding, PlayStart, PublishMode, RequestId};
+use crate::object::ObjectMessage;
 
 /// The arguments of `play`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -293,6 +294,26 @@ impl ClientSession {
             stream,
             time,
             payload,
+        }));
+        Ok(())
+    }
+
+    /// Sends a message about a shared object: type 16 if the connection is of AMF3, else 19.
+    /// [`RemoteObject`](super::RemoteObject) makes such messages.
+    ///
+    /// # Errors
+    /// [`Error::ApiMisuse`] when not connected.
+    pub fn send_object(&mut self, message: &ObjectMessage) -> Result<(), Error> {
+        self.check_connected()?;
+        let kind = match self.encoding {
+            ObjectEncoding::Amf0 => MessageKind::SharedObjectAmf0,
+            ObjectEncoding::Amf3 => MessageKind::SharedObjectAmf3,
+        };
+        self.output.push_back(Output::Message(Message {
+            kind,
+            stream: StreamId::CONNECTION,
+            time: 0,
+            payload: message.encode(self.encoding),
         }));
         Ok(())
     }

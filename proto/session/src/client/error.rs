@@ -26,6 +26,8 @@ pub enum Misbehaviour {
     UserControl(rtmp::Error),
     /// `createStream` was answered by something that is no stream id.
     NotAStreamId,
+    /// A shared-object message cannot be read.
+    Object(crate::object::wire::Error),
 }
 
 /// What the caller did wrong.
@@ -57,6 +59,7 @@ impl fmt::Display for Misbehaviour {
             Self::NamelessCommand => "a command has no name",
             Self::UserControl(_) => "a user control message cannot be read",
             Self::NotAStreamId => "createStream was answered without a stream id",
+            Self::Object(_) => "a shared-object message cannot be read",
         })
     }
 }
@@ -78,6 +81,7 @@ impl std::error::Error for Error {
                 Some(cause)
             }
             Self::PeerMisbehaved(Misbehaviour::UserControl(cause)) => Some(cause),
+            Self::PeerMisbehaved(Misbehaviour::Object(cause)) => Some(cause),
             Self::PeerMisbehaved(Misbehaviour::NamelessCommand | Misbehaviour::NotAStreamId)
             | Self::ApiMisuse(_)
             | Self::LimitExceeded(_) => None,

@@ -4,6 +4,7 @@ use amf::Value;
 use rtmp::{Message, StreamId};
 
 use crate::event::{Capabilities, ObjectEncoding, RequestId};
+use crate::object::ObjectMessage;
 
 /// Names a call of ours until it is answered: its transaction id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +43,9 @@ pub enum Event {
     },
     /// Audio, video or data on a stream, as it came.
     Message(Message),
+    /// A message about a shared object. See [`RemoteObject`](super::object::RemoteObject)
+    /// for what it means.
+    Object(Box<ObjectMessage>),
     /// The server has begun, ended or run dry of a stream (user control 0, 1, 2 and 4).
     Progress {
         /// Whose.

@@ -6,3 +6,6 @@ pub const CALLS_OPEN_MAX: usize = 4096;
 
 /// Streams of one session. Servers allow fewer.
 pub const STREAMS_MAX: usize = 1024;
+
+/// Slots of one shared object. Our servers hold 4096, others hold what they like.
+pub const SLOTS_MAX: usize = 64 * 1024;
