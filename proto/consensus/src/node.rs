@@ -1,0 +1,787 @@
+//! One node of the log.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use model::{LogIndex, NodeId};
+use prost011::Message as _;
+use raft::eraftpb::{self, MessageType};
+use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+
+use crate::chance::patience;
+use crate::check::{self, Hearer, Verdict};
+use crate::error::{Error, Misbehaviour, RestoreError};
+use crate::limits::{
+    APPEND_BYTES, APPLY_BYTES, ENTRY_BYTES_MAX, INFLIGHT_MAX, MESSAGE_ENTRIES_MAX, NUMBER_MAX,
+    UNCOMMITTED_BYTES,
+};
+use crate::log::{Log, conf_state, from_raft};
+use crate::membership::{Change, Membership, Refusal, decode_changes, encode_changes};
+use crate::output::{
+    Entry, EntryKind, HardState, Output, Peer, Progress, Role, SnapshotMeta, Status, Ticket, Write,
+};
+use crate::setup::{Restored, Setup};
+
+/// One node of the log. The crate's manual says how it is driven.
+pub struct Node {
+    raft: RawNode<Log>,
+    id: NodeId,
+    seed: u64,
+    tick: Duration,
+    next_tick: Instant,
+    election_ticks: usize,
+    /// How often this node has asked to be elected.
+    attempts: u64,
+    outputs: VecDeque<Output>,
+    tickets: u64,
+    /// What was asked to be written and waits to be acknowledged, oldest first.
+    writing: VecDeque<Writing>,
+    /// Decided entries that are not handed on yet.
+    decided: VecDeque<Entry>,
+    /// Up to here it is on the disk that entries are decided, or will be before the next
+    /// change of the membership takes effect.
+    durable_commit: u64,
+    /// A snapshot whose state is being written. Nothing else happens meanwhile.
+    restoring: Option<SnapshotMeta>,
+    /// Questions that a majority has answered, by what must be applied first.
+    reads: BTreeSet<(u64, u64)>,
+    told: (Role, u64, Option<NodeId>),
+}
+
+/// What one step of raft wants to be acknowledged.
+struct Writing {
+    ticket: Ticket,
+    /// raft's number of the step.
+    number: u64,
+    /// Whether anything stands in the way of the messages.
+    must_sync: bool,
+    /// To be sent when it is written.
+    messages: Vec<eraftpb::Message>,
+    /// Decided up to here, according to the write.
+    commit: u64,
+}
+
+impl Node {
+    /// A node as its disk remembers it.
+    ///
+    /// # Errors
+    /// The disk does not hold what was written to it, or the times do not fit together.
+    pub fn new(setup: &Setup, restored: Restored, now: Instant) -> Result<Self, RestoreError> {
+        let log = Log::new(restored)?;
+        let applied = log.applied().index.0;
+        let durable_commit = log.hard_state().commit.0;
+        let heartbeat_tick = setup.ticks(setup.heartbeat);
+        let election_tick = setup.ticks(setup.election);
+        if election_tick <= 2 * heartbeat_tick || election_tick > usize::from(u16::MAX) {
+            return Err(RestoreError::Setup);
+        }
+        let config = Config {
+            id: setup.id.0.get(),
+            election_tick,
+            heartbeat_tick,
+            applied,
+            max_size_per_msg: APPEND_BYTES as u64,
+            max_inflight_msgs: INFLIGHT_MAX,
+            // A leader without a majority stops, and a node that was away disturbs nobody.
+            check_quorum: true,
+            pre_vote: true,
+            // Reads must not depend on clocks.
+            read_only_option: ReadOnlyOption::Safe,
+            // Messages that were closed because they are full would be glued together again,
+            // without any bound. Whoever has many proposals hands them over at once.
+            batch_append: false,
+            max_uncommitted_size: UNCOMMITTED_BYTES as u64,
+            max_committed_size_per_ready: APPLY_BYTES as u64,
+            ..Config::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raft = RawNode::new(&config, log, &logger).map_err(|_| RestoreError::Number)?;
+        let mut node = Self {
+            raft,
+            id: setup.id,
+            seed: setup.seed,
+            tick: setup.tick,
+            next_tick: now + setup.tick,
+            election_ticks: election_tick,
+            attempts: 0,
+            outputs: VecDeque::new(),
+            tickets: 0,
+            writing: VecDeque::new(),
+            decided: VecDeque::new(),
+            durable_commit,
+            restoring: None,
+            reads: BTreeSet::new(),
+            told: (Role::Follower, 0, None),
+        };
+        node.settle();
+        Ok(node)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.next_tick
+    }
+
+    /// Time passes. However late it comes, it counts as one tick: a process that was stopped
+    /// hears what was said meanwhile before it thinks that nobody spoke.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick += self.tick;
+        if self.next_tick <= now {
+            self.next_tick = now + self.tick;
+        }
+        if self.restoring.is_some() {
+            return;
+        }
+        let raft = &self.raft.raft;
+        let elects = raft.state != StateRole::Leader
+            && raft.election_elapsed + 1 >= raft.randomized_election_timeout();
+        if elects {
+            if !self.settled() {
+                // raft's leader begins with a log that is written; a node whose disk is stuck
+                // had better not lead.
+                return;
+            }
+            self.attempts += 1;
+        }
+        self.raft.tick();
+        self.settle();
+    }
+
+    /// What another node sent with [`Output::Send`].
+    ///
+    /// # Errors
+    /// [`Error::Misbehaved`]: nothing of ours sends this. Nothing has changed.
+    pub fn handle_message(&mut self, from: NodeId, message: &[u8]) -> Result<(), Error> {
+        self.handle(from, message, None).map(|_| ())
+    }
+
+    /// What another node sent with [`Output::SendSnapshot`], after the state has arrived,
+    /// which includes everything up to `index`. Says whether the state is used: then [`Output::Restore`] follows when the snapshot is
+    /// written. If not, it is not needed any more.
+    ///
+    /// # Errors
+    /// [`Error::Misbehaved`]: nothing of ours sends this. Nothing has changed.
+    pub fn handle_snapshot(
+        &mut self,
+        from: NodeId,
+        message: &[u8],
+        index: LogIndex,
+    ) -> Result<bool, Error> {
+        self.handle(from, message, Some(index))
+    }
+
+    fn handle(
+        &mut self,
+        from: NodeId,
+        message: &[u8],
+        snapshot: Option<LogIndex>,
+    ) -> Result<bool, Error> {
+        let blame = |what| Error::Misbehaved(from, what);
+        let message = check::decode(message).map_err(blame)?;
+        let meta = message.snapshot.as_ref().and_then(|s| s.metadata.as_ref());
+        if snapshot != meta.map(|meta| LogIndex(meta.index)) {
+            return Err(blame(Misbehaviour::Snapshot));
+        }
+        let raft = &self.raft.raft;
+        let matched = |id| raft.prs().get(id).map(|progress| progress.matched);
+        let hearer = Hearer {
+            id: self.id,
+            role: raft.state,
+            term: raft.term,
+            leader: raft.leader_id,
+            last: raft.raft_log.last_index(),
+            membership: &raft.store().applied().membership,
+            settled: self.settled(),
+            reads: raft.read_only.pending_read_count(),
+            matched: &matched,
+        };
+        let verdict = check::check(&hearer, from, message).map_err(blame)?;
+        if self.restoring.is_some() {
+            // raft cannot do anything while a state is being written.
+            return Ok(false);
+        }
+        match verdict {
+            Verdict::Step(message) => {
+                // What raft refuses it only does not want: a member that has left, a proposal
+                // that comes too early.
+                let _ = self.raft.step(message);
+            }
+            Verdict::Drop => {}
+        }
+        self.settle();
+        Ok(self.restoring.is_some())
+    }
+
+    /// Proposes an entry; a follower hands it on to the leader. It can be lost on its way:
+    /// whoever wants it asks again until it is applied.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`], [`Error::Busy`] or [`Error::Size`]: it was handed to nobody.
+    pub fn handle_proposal(&mut self, data: Bytes) -> Result<(), Error> {
+        self.handle_proposals([data])
+    }
+
+    /// Proposes entries that follow each other.
+    ///
+    /// # Errors
+    /// Like [`handle_proposal`](Self::handle_proposal). [`Error::Size`] means none was
+    /// proposed; otherwise those at the beginning may have been.
+    pub fn handle_proposals(
+        &mut self,
+        batch: impl IntoIterator<Item = Bytes>,
+    ) -> Result<(), Error> {
+        let batch: Vec<Bytes> = batch.into_iter().collect();
+        let wrong = |data: &&Bytes| data.is_empty() || data.len() > ENTRY_BYTES_MAX;
+        if let Some(wrong) = batch.iter().find(wrong) {
+            return Err(Error::Size(wrong.len()));
+        }
+        if self.restoring.is_some() || self.raft.raft.leader_id == raft::INVALID_ID {
+            return Err(Error::NoLeader);
+        }
+        let mut rest = batch.into_iter().peekable();
+        let mut result = Ok(());
+        while rest.peek().is_some() && result.is_ok() {
+            let mut message = self.to_self(MessageType::MsgPropose);
+            let mut bytes = 0;
+            while let Some(data) = rest.next_if(|data| {
+                bytes == 0
+                    || bytes + data.len() <= APPEND_BYTES
+                        && message.entries.len() < MESSAGE_ENTRIES_MAX
+            }) {
+                bytes += data.len();
+                message.entries.push(eraftpb::Entry {
+                    data: data.into(),
+                    ..eraftpb::Entry::default()
+                });
+            }
+            result = self.raft.raft.step(message).map_err(|_| Error::Busy);
+        }
+        self.settle();
+        result
+    }
+
+    /// Asks when the state includes everything that was acknowledged anywhere until now:
+    /// [`Output::ReadReady`] tells. The question can be lost; ask again with another number.
+    ///
+    /// # Errors
+    /// [`Error::NoLeader`]: it was asked of nobody. [`Error::Busy`]: the leader has only
+    /// begun, or too many ask.
+    pub fn handle_read(&mut self, ctx: u64) -> Result<(), Error> {
+        let raft = &self.raft.raft;
+        if self.restoring.is_some() || raft.leader_id == raft::INVALID_ID {
+            return Err(Error::NoLeader);
+        }
+        let leads = raft.state == StateRole::Leader;
+        let full = raft.read_only.pending_read_count() >= crate::limits::READS_MAX;
+        if leads && (full || !raft.commit_to_current_term()) {
+            return Err(Error::Busy);
+        }
+        self.raft
+            .read_index(check::write_context(self.id, self.seed, ctx));
+        self.settle();
+        Ok(())
+    }
+
+    /// Everything up to this ticket is on the disk.
+    pub fn handle_persisted(&mut self, ticket: Ticket) {
+        let mut messages = Vec::new();
+        let mut number = None;
+        while let Some(first) = self.writing.front() {
+            // What needs no disk only waits for what was before it.
+            if first.ticket > ticket && first.must_sync {
+                break;
+            }
+            let Some(written) = self.writing.pop_front() else {
+                break;
+            };
+            messages.extend(written.messages);
+            number = Some(written.number);
+            if written.ticket <= ticket {
+                self.durable_commit = self.durable_commit.max(written.commit);
+            }
+        }
+        if let Some(number) = number {
+            self.raft.on_persist_ready(number);
+        }
+        // While a state is being written nothing else is asked for, so its write is the last.
+        if self.writing.is_empty()
+            && let Some(snapshot) = self.restoring.take()
+        {
+            self.raft.advance_apply_to(snapshot.index.0);
+            self.raft.mut_store().restore(snapshot.clone());
+            self.outputs.push_back(Output::Restore { snapshot });
+        }
+        for message in messages {
+            self.send(message);
+        }
+        self.settle();
+    }
+
+    /// Something sent to this node was lost.
+    pub fn handle_unreachable(&mut self, to: NodeId) {
+        if self.restoring.is_none() {
+            self.raft.report_unreachable(to.0.get());
+            self.settle();
+        }
+    }
+
+    /// What became of [`Output::SendSnapshot`].
+    pub fn handle_snapshot_sent(&mut self, to: NodeId, arrived: bool) {
+        if self.restoring.is_none() {
+            let status = match arrived {
+                true => SnapshotStatus::Finish,
+                false => SnapshotStatus::Failure,
+            };
+            self.raft.report_snapshot(to.0.get(), status);
+            self.settle();
+        }
+    }
+
+    /// Changes who belongs to the cluster; several steps are one change, through a joint
+    /// majority of before and after. [`Output::Membership`] tells when it is done, and may
+    /// never come.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], [`Error::Busy`], or [`Error::Membership`] with the reason.
+    pub fn propose_membership(&mut self, changes: &[Change]) -> Result<(), Error> {
+        self.must_lead()?;
+        let raft = &self.raft.raft;
+        self.membership()
+            .check(changes)
+            .map_err(Error::Membership)?;
+        if raft.has_pending_conf() {
+            return Err(Error::Membership(Refusal::Pending));
+        }
+        let steps = changes.iter().map(|change| {
+            let kind = match change {
+                Change::AddLearner { .. } => eraftpb::ConfChangeType::AddLearnerNode,
+                Change::Promote { .. } => eraftpb::ConfChangeType::AddNode,
+                Change::Remove { .. } => eraftpb::ConfChangeType::RemoveNode,
+            };
+            eraftpb::ConfChangeSingle {
+                change_type: kind.into(),
+                node_id: change.id().0.get(),
+            }
+        });
+        let change = eraftpb::ConfChangeV2 {
+            transition: eraftpb::ConfChangeTransition::Auto.into(),
+            changes: steps.collect(),
+            context: encode_changes(changes).into(),
+        };
+        let proposed = self.raft.propose_conf_change(Vec::new(), change);
+        self.settle();
+        proposed.map_err(|_| Error::Busy)
+    }
+
+    /// Hands the lead to another voter. [`Output::Role`] tells; if it does not within an
+    /// election timeout, this node leads on.
+    ///
+    /// # Errors
+    /// [`Error::NotLeader`], or [`Error::Membership`] if it cannot lead.
+    pub fn transfer_leadership(&mut self, to: NodeId) -> Result<(), Error> {
+        self.must_lead()?;
+        if !self.membership().voters.contains(&to) {
+            return Err(Error::Membership(Refusal::NotMember(to)));
+        }
+        self.raft.transfer_leader(to.0.get());
+        self.settle();
+        Ok(())
+    }
+
+    /// Forgets entries up to this one, as far as they are applied: the state that includes
+    /// them is saved. Whoever lacks them is sent the state.
+    pub fn compact(&mut self, index: LogIndex) {
+        self.raft.mut_store().compact(index);
+    }
+
+    /// How the node stands.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let raft = &self.raft.raft;
+        let (role, term, leader) = self.role();
+        let mut peers: Vec<Peer> = Vec::new();
+        if role == Role::Leader {
+            for (&id, progress) in raft.prs().iter() {
+                if let Some(id) = node_id(id).filter(|id| *id != self.id) {
+                    peers.push(Peer {
+                        id,
+                        matched: LogIndex(progress.matched),
+                        progress: match progress.state {
+                            raft::ProgressState::Probe => Progress::Probing,
+                            raft::ProgressState::Replicate => Progress::Replicating,
+                            raft::ProgressState::Snapshot => Progress::Snapshot,
+                        },
+                        active: progress.recent_active,
+                    });
+                }
+            }
+            peers.sort_by_key(|peer| peer.id);
+        }
+        Status {
+            id: self.id,
+            role,
+            term,
+            leader,
+            commit: LogIndex(raft.raft_log.committed),
+            applied: self.applied().index,
+            last: LogIndex(raft.raft_log.last_index()),
+            first: LogIndex(raft.store().first()),
+            membership: self.membership().clone(),
+            peers,
+        }
+    }
+
+    /// Where the state stands.
+    #[must_use]
+    pub fn applied(&self) -> &SnapshotMeta {
+        self.raft.store().applied()
+    }
+
+    /// Who belongs to the cluster, as of what is applied.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.applied().membership
+    }
+
+    /// What this node is, in which term, and who leads as far as it knows.
+    #[must_use]
+    pub fn role(&self) -> (Role, u64, Option<NodeId>) {
+        let raft = &self.raft.raft;
+        let role = match raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::PreCandidate => Role::PreCandidate,
+            StateRole::Candidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        };
+        (role, raft.term, node_id(raft.leader_id))
+    }
+
+    /// What must be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn must_lead(&self) -> Result<(), Error> {
+        let (role, _, leader) = self.role();
+        match role {
+            Role::Leader if self.restoring.is_none() => Ok(()),
+            Role::Leader | Role::Follower | Role::PreCandidate | Role::Candidate => {
+                Err(Error::NotLeader(leader))
+            }
+        }
+    }
+
+    /// Whether everything in the log is on the disk.
+    fn settled(&self) -> bool {
+        let log = &self.raft.raft.raft_log;
+        log.persisted == log.last_index() && self.writing.iter().all(|one| !one.must_sync)
+    }
+
+    fn to_self(&self, kind: MessageType) -> eraftpb::Message {
+        eraftpb::Message {
+            msg_type: kind.into(),
+            from: self.id.0.get(),
+            ..eraftpb::Message::default()
+        }
+    }
+
+    /// After every step: takes from raft what there is, until there is no more.
+    fn settle(&mut self) {
+        loop {
+            let raft = &self.raft.raft;
+            let term = raft.term;
+            let patience = patience(
+                self.seed,
+                self.id.0.get(),
+                term,
+                self.attempts,
+                self.election_ticks,
+            );
+            self.raft.raft.set_randomized_election_timeout(patience);
+            if self.raft.has_ready() {
+                self.take_ready();
+            } else if !self.hand_on() {
+                break;
+            }
+        }
+        self.tell();
+    }
+
+    /// Takes one step's results from raft and gives them back to it at once: what must be
+    /// written is acknowledged later.
+    fn take_ready(&mut self) {
+        let mut ready = self.raft.ready();
+        let number = ready.number();
+        let at_once = ready.take_messages();
+        let after = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        let reads = ready.take_read_states();
+        let must_sync = ready.must_sync();
+        let entries: Vec<Entry> = ready
+            .take_entries()
+            .into_iter()
+            .filter_map(from_raft)
+            .collect();
+        let snapshot = (!ready.snapshot().is_empty())
+            .then(|| snapshot_meta(ready.snapshot()))
+            .flatten();
+        let hard_state = ready.hs().map(|hs| HardState {
+            term: hs.term,
+            vote: node_id(hs.vote),
+            commit: LogIndex(hs.commit),
+        });
+
+        // raft reads its log as soon as it has the step back.
+        let log = self.raft.mut_store();
+        if let Some(snapshot) = &snapshot {
+            log.reset(snapshot);
+        }
+        log.append(&entries);
+        if let Some(hard_state) = hard_state {
+            log.set_hard_state(hard_state);
+        }
+        let commit = log.hard_state().commit.0;
+        self.raft.advance_append_async(ready);
+
+        // The state that a snapshot message needs is the one before what this step decides.
+        for message in at_once {
+            self.send(message);
+        }
+        if let Some(snapshot) = &snapshot {
+            self.decided.clear();
+            self.restoring = Some(snapshot.clone());
+        }
+        let write = Write {
+            snapshot,
+            entries,
+            hard_state,
+            must_sync,
+        };
+        if write.hard_state.is_some() || must_sync {
+            self.write(write, number, after, commit);
+        } else {
+            // Nothing to write: it waits for what was before it, if anything.
+            let ticket = Ticket(self.tickets);
+            self.enqueue(ticket, number, false, after, commit);
+        }
+        self.decided
+            .extend(committed.into_iter().filter_map(|entry| {
+                // The log's own copy, which shares its bytes.
+                let own = self.raft.store().get(entry.index);
+                own.cloned().or_else(|| from_raft(entry))
+            }));
+        for read in reads {
+            if let Some((_, life, ctx)) = check::read_context(&read.request_ctx)
+                && life == self.seed
+            {
+                self.reads.insert((read.index, ctx));
+            }
+        }
+    }
+
+    fn write(&mut self, write: Write, number: u64, after: Vec<eraftpb::Message>, commit: u64) {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let must_sync = write.must_sync;
+        self.outputs.push_back(Output::Persist { ticket, write });
+        self.enqueue(ticket, number, must_sync, after, commit);
+    }
+
+    fn enqueue(
+        &mut self,
+        ticket: Ticket,
+        number: u64,
+        must_sync: bool,
+        messages: Vec<eraftpb::Message>,
+        commit: u64,
+    ) {
+        if self.writing.is_empty() && !must_sync {
+            self.raft.on_persist_ready(number);
+            for message in messages {
+                self.send(message);
+            }
+            return;
+        }
+        self.writing.push_back(Writing {
+            ticket,
+            number,
+            must_sync,
+            messages,
+            commit,
+        });
+    }
+
+    /// Hands on what is decided, up to a change of the membership. Says whether raft may
+    /// have more to say.
+    fn hand_on(&mut self) -> bool {
+        if self.restoring.is_some() {
+            return false;
+        }
+        let mut applied = None;
+        let mut changed = false;
+        while let Some(entry) = self.decided.front() {
+            let (index, term) = (entry.index, entry.term);
+            if entry.kind == EntryKind::Membership {
+                if self.durable_commit < index.0 {
+                    self.remember_commit(index.0);
+                    break;
+                }
+                changed = true;
+            }
+            let Some(entry) = self.decided.pop_front() else {
+                break;
+            };
+            applied = Some(index.0);
+            self.raft.mut_store().apply(index, term);
+            let output = match entry.kind {
+                EntryKind::Command if entry.data.is_empty() => Output::Skip { index },
+                EntryKind::Command => Output::Apply {
+                    index,
+                    term,
+                    data: entry.data,
+                },
+                EntryKind::Membership => self.change(index, &entry.data),
+            };
+            self.outputs.push_back(output);
+            if changed {
+                break;
+            }
+        }
+        if let Some(applied) = applied {
+            self.raft.advance_apply_to(applied);
+        }
+        self.answer_reads();
+        changed
+    }
+
+    /// A membership that took effect must be in effect again after a restart, before this
+    /// node takes part in anything: raft's memberships take effect when they are applied,
+    /// and only neighbouring ones have a majority in common. What is applied after a restart
+    /// is what is known to be decided, so that is written first.
+    fn remember_commit(&mut self, index: u64) {
+        let hard_state = self.raft.store().hard_state();
+        if self
+            .writing
+            .iter()
+            .any(|one| one.must_sync && one.commit >= index)
+        {
+            return;
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let write = Write {
+            hard_state: Some(hard_state),
+            must_sync: true,
+            ..Write::default()
+        };
+        self.outputs.push_back(Output::Persist { ticket, write });
+        let number = self.writing.back().map_or(0, |last| last.number);
+        self.writing.push_back(Writing {
+            ticket,
+            number,
+            must_sync: true,
+            messages: Vec::new(),
+            commit: hard_state.commit.0,
+        });
+    }
+
+    fn change(&mut self, index: LogIndex, data: &[u8]) -> Output {
+        let change = eraftpb::ConfChangeV2::decode(data).unwrap_or_default();
+        let mut membership = self.membership().clone();
+        // A newcomer is written to at once, but the state that it needs includes it.
+        self.raft.mut_store().withhold_snapshot(true);
+        let state = self.raft.apply_conf_change(&change);
+        self.raft.mut_store().withhold_snapshot(false);
+        // What raft refuses it refuses everywhere, since all have applied the same.
+        if let Ok(state) = state {
+            let nodes = |ids: &[u64]| ids.iter().copied().filter_map(node_id).collect();
+            membership.voters = nodes(&state.voters);
+            membership.learners = nodes(&state.learners);
+            membership.outgoing = nodes(&state.voters_outgoing);
+            membership.learners_next = nodes(&state.learners_next);
+            membership.auto_leave = state.auto_leave;
+            membership.note(&decode_changes(&change.context).unwrap_or_default());
+            membership.settle();
+            debug_assert_eq!(conf_state(&membership).voters.len(), state.voters.len());
+            self.raft.mut_store().set_membership(membership.clone());
+        }
+        Output::Membership { index, membership }
+    }
+
+    fn answer_reads(&mut self) {
+        let applied = self.applied().index.0;
+        while let Some((index, ctx)) = self.reads.first().copied() {
+            if index > applied {
+                break;
+            }
+            self.reads.pop_first();
+            let index = LogIndex(index);
+            self.outputs.push_back(Output::ReadReady { ctx, index });
+        }
+    }
+
+    fn send(&mut self, message: eraftpb::Message) {
+        let Some(to) = node_id(message.to) else {
+            return;
+        };
+        let bytes = Bytes::from(message.encode_to_vec());
+        if message.msg_type != i32::from(MessageType::MsgSnapshot) {
+            self.outputs.push_back(Output::Send { to, message: bytes });
+            return;
+        }
+        let snapshot = message.snapshot.and_then(|snapshot| snapshot.metadata);
+        let index = LogIndex(snapshot.map_or(0, |meta| meta.index));
+        if index == self.applied().index {
+            self.outputs.push_back(Output::SendSnapshot {
+                to,
+                message: bytes,
+                index,
+            });
+        } else {
+            // It waited while the state went on, because this node led no more.
+            self.raft
+                .report_snapshot(to.0.get(), SnapshotStatus::Failure);
+        }
+    }
+
+    fn tell(&mut self) {
+        let role = self.role();
+        if role != self.told {
+            self.told = role;
+            let (role, term, leader) = role;
+            self.outputs.push_back(Output::Role { role, term, leader });
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (role, term, leader) = self.role();
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("role", &role)
+            .field("term", &term)
+            .field("leader", &leader)
+            .field("applied", &self.applied().index)
+            .finish_non_exhaustive()
+    }
+}
+
+fn node_id(id: u64) -> Option<NodeId> {
+    std::num::NonZeroU64::new(id).map(NodeId)
+}
+
+fn snapshot_meta(snapshot: &eraftpb::Snapshot) -> Option<SnapshotMeta> {
+    let membership = check::snapshot_membership(snapshot)?;
+    let meta = snapshot.metadata.as_ref()?;
+    Some(SnapshotMeta {
+        index: LogIndex(meta.index.min(NUMBER_MAX)),
+        term: meta.term,
+        membership,
+    })
+}

@@ -1,0 +1,1 @@
+//! One origin's seat in the cluster.
