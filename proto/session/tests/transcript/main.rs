@@ -13,6 +13,7 @@
 )]
 
 mod amf_text;
+mod object_text;
 mod stage;
 
 use std::fmt::Write as _;

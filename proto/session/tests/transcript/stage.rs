@@ -12,6 +12,7 @@ use selvage_session::{
 };
 
 use crate::amf_text::{hex, read_all, show, unhex};
+use crate::object_text;
 
 pub(crate) struct Stage {
     session: ServerSession,
@@ -49,6 +50,12 @@ impl Stage {
     /// | `notice S KIND` | a notice |
     /// | `after MS` | time passes |
     /// | `close KIND [VALUES…]`, `reconnect [url]`, `invoke NAME VALUES…` | the shell's wishes |
+    /// | `object NAME vN EVENTS…`, `object16 …` | a shared-object message (type 19, 16) |
+    /// | `tell NAME vN EVENTS…` | a subscriber is told; `told …` in a body drawn beforehand |
+    /// | `statuses NAME` | a subscriber is told each status there is |
+    /// | `many N` | N different objects are used; prints nothing |
+    /// | `flood N` | N removals of one slot in one message |
+    /// | `access READ WRITE` | what the client may do: folders with `;` between, `-` is none |
     /// | `state` | what the session says of itself |
     pub(crate) fn run(&mut self, command: &str) -> String {
         let (verb, rest) = command.split_once(' ').unwrap_or((command, ""));
@@ -122,6 +129,46 @@ impl Stage {
             "invoke" => {
                 let name = words.word();
                 self.session.call(name, words.values(), self.now)
+            }
+            "object" => self.handle(object(false, words.0)),
+            "object16" => self.handle(object(true, words.0)),
+            "tell" => {
+                let update = object_text::read_update(words.0);
+                self.session.handle_object(&update, self.now);
+                Ok(())
+            }
+            "told" => {
+                let update = object_text::read_update(words.0);
+                let encoding = self.session.object_encoding();
+                let body = selvage_session::object::body(&update, encoding);
+                self.session.handle_object_body(body, encoding, self.now);
+                Ok(())
+            }
+            "many" => {
+                for number in 1..=words.number() {
+                    self.run(&format!("object o{number} v0 use"));
+                }
+                return String::new();
+            }
+            "flood" => {
+                let uses = vec!["remove a"; words.number() as usize].join(" | ");
+                let said = self.run(&format!("object chat v0 {uses}"));
+                return said.replace(&"remove a, ".repeat(1023), "1023 times remove a, ");
+            }
+            "statuses" => {
+                for update in object_text::statuses(words.0) {
+                    self.session.handle_object(&update, self.now);
+                }
+                Ok(())
+            }
+            "access" => {
+                let list = |word: &str| -> Vec<String> {
+                    let folders = word.split(';').filter(|folder| *folder != "-");
+                    folders.map(ToOwned::to_owned).collect()
+                };
+                let (read, write) = (list(words.word()), list(words.word()));
+                self.session.set_object_access(read, write);
+                Ok(())
             }
             "state" => return self.state(),
             other => panic!("{other} is no command"),
@@ -262,6 +309,16 @@ fn media(kind: MessageKind, words: &mut Words<'_>) -> Message {
     message(kind, stream, time, unhex(words.word()))
 }
 
+fn object(with_selector: bool, text: &str) -> Message {
+    let (kind, encoding) = if with_selector {
+        (MessageKind::SharedObjectAmf3, ObjectEncoding::Amf3)
+    } else {
+        (MessageKind::SharedObjectAmf0, ObjectEncoding::Amf0)
+    };
+    let body = object_text::read(text).encode(encoding);
+    message(kind, StreamId(0), 0, body.to_vec())
+}
+
 fn control(words: &mut Words<'_>) -> Message {
     let event = match words.word() {
         "SetBufferLength" => UserControl::SetBufferLength(words.stream(), words.number()),
@@ -325,6 +382,15 @@ fn show_message(message: &Message) -> String {
             format!("{stream} (17) {}", show_values(&message.payload[1..]))
         }
         MessageKind::DataAmf0 => format!("{stream} data {}", show_values(&message.payload)),
+        MessageKind::SharedObjectAmf0 => {
+            assert_eq!((stream, message.time), (0, 0), "objects are the connection's");
+            object_text::show_body(&message.payload, ObjectEncoding::Amf0)
+        }
+        MessageKind::SharedObjectAmf3 => {
+            assert_eq!((stream, message.time), (0, 0), "objects are the connection's");
+            let body = object_text::show_body(&message.payload, ObjectEncoding::Amf3);
+            format!("(16) {body}")
+        }
         other => panic!("a server does not send {other:?}"),
     }
 }
@@ -349,6 +415,9 @@ fn show_event(event: &Event) -> String {
             );
             if !connect.query.is_empty() {
                 write!(line, " query={:?}", connect.query).unwrap();
+            }
+            if let Some(session) = connect.session {
+                write!(line, " session={session}").unwrap();
             }
             if connect.encoding == ObjectEncoding::Amf3 {
                 line.push_str(" AMF3");
@@ -417,6 +486,15 @@ fn show_event(event: &Event) -> String {
         }
         Event::Playback { stream, change } => format!("Playback on {} {change:?}", stream.0),
         Event::Finished { stream } => format!("Finished {}", stream.0),
+        Event::Object(request) => object_text::show_request(request),
+        Event::Resume {
+            request,
+            session,
+            next,
+        } => {
+            let request = request.map_or("-".into(), |r| format!("#{}", r.0));
+            format!("Resume {request} {session} at {next}")
+        }
         Event::Closed { reason } => format!("Closed {reason:?}"),
     }
 }
