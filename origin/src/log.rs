@@ -57,11 +57,16 @@ pub struct Entry {
 /// What must be durable together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
+    /// A state from another origin, which takes the place of everything before. The entries
+    /// follow it.
+    pub snapshot: Option<Snapshot>,
     /// Votes and terms, if they changed. Opaque here.
     pub hard_state: Option<Bytes>,
     /// Entries in order. They take the place of those that have their index or a greater
     /// one.
     pub entries: Vec<Entry>,
+    /// The hard state may wait until something else is written: it only spares work.
+    pub lazy: bool,
 }
 
 /// A state that takes the place of all entries up to one.
@@ -76,9 +81,11 @@ pub struct Snapshot {
 }
 
 /// Whose log it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The origin's number.
+    /// The origin's name.
+    pub name: String,
+    /// Its number. A log that exists knows it better than who opens it.
     pub node: u64,
     /// The cluster's.
     pub cluster: u64,
@@ -164,8 +171,8 @@ pub enum Error {
     },
     /// The folder belongs to somebody else.
     #[error(
-        "the log is that of node {} in cluster {:016x}, and this is node {} in cluster {:016x}",
-        found.node, found.cluster, owner.node, owner.cluster
+        "the log is that of {} in cluster {:016x}, and this is {} in cluster {:016x}",
+        found.name, found.cluster, owner.name, owner.cluster
     )]
     Foreign {
         /// Whose it is.
@@ -192,6 +199,7 @@ impl Error {
 /// A log that is open. See the [module](self).
 pub struct Log {
     disk: Box<dyn Disk>,
+    owner: Owner,
     instance: u64,
     /// When a segment is full.
     segment_bytes: u64,
@@ -206,6 +214,8 @@ pub struct Log {
     /// first.
     terms: Vec<(u64, u64)>,
     hard_state: Option<Bytes>,
+    /// The hard state is newer than what is on the disk.
+    owed: bool,
     failed: bool,
     buffer: Vec<u8>,
 }
@@ -251,19 +261,46 @@ impl Log {
         self.instance
     }
 
+    /// The number of the node whose log it is.
+    #[must_use]
+    pub const fn node(&self) -> u64 {
+        self.owner.node
+    }
+
+    /// Gives the node of a log that holds nothing yet another number.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn renumber(&mut self, node: u64) -> Result<(), Error> {
+        let owner = Owner {
+            node,
+            ..self.owner.clone()
+        };
+        stamp::write(self.disk.as_mut(), &owner, self.instance)?;
+        self.owner = owner;
+        Ok(())
+    }
+
     /// The newest entry's index.
     #[must_use]
     pub const fn last(&self) -> u64 {
         self.last
     }
 
-    /// Makes all of it durable, with one sync.
+    /// Makes all of it durable, with one sync, or one for each state from elsewhere. What is
+    /// lazy is written with the next that is not.
     ///
     /// # Errors
     /// The disk's. The log cannot be used any more.
     pub fn append(&mut self, writes: &[Write]) -> Result<(), Error> {
         let mut records = Vec::new();
+        let mut due = false;
         for write in writes {
+            if let Some(snapshot) = &write.snapshot {
+                self.flush(&mut records)?;
+                due = false;
+                self.install(snapshot)?;
+            }
             if let Some(first) = write.entries.first()
                 && first.index <= self.last
             {
@@ -290,20 +327,42 @@ impl Log {
             }
             if let Some(hard_state) = &write.hard_state {
                 self.hard_state = Some(hard_state.clone());
-                records.push(Record::HardState(hard_state.clone()));
+                self.owed = true;
+                due |= !write.lazy;
             }
+        }
+        if due || !records.is_empty() {
+            self.flush(&mut records)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was lazy.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        self.flush(&mut Vec::new())
+    }
+
+    fn flush(&mut self, records: &mut Vec<Record>) -> Result<(), Error> {
+        if self.owed {
+            records.extend(self.hard_state.clone().map(Record::HardState));
+            self.owed = false;
         }
         if records.is_empty() {
             return Ok(());
         }
-        self.write(&records)?;
+        self.write(records)?;
+        records.clear();
         if self.len >= self.segment_bytes {
             self.rotate()?;
         }
         Ok(())
     }
 
-    /// Keeps a state that was made here, and drops what it makes superfluous.
+    /// Keeps a state that was made here, and drops what it makes superfluous. One at the
+    /// first entries of all is the founding of the cluster.
     ///
     /// # Errors
     /// The disk's. The log cannot be used any more.
@@ -311,12 +370,7 @@ impl Log {
         self.keep(snapshot, false)
     }
 
-    /// Takes a state from another origin in the place of all entries up to its own, and of
-    /// those behind it unless this log has the very entry that it ends with.
-    ///
-    /// # Errors
-    /// The disk's. The log cannot be used any more.
-    pub fn install(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), Error> {
         self.keep(snapshot, true)
     }
 
@@ -329,11 +383,10 @@ impl Log {
 
     fn try_keep(&mut self, snapshot: &Snapshot, install: bool) -> Result<(), Error> {
         snapshot::save(self.disk.as_mut(), self.instance, snapshot)?;
-        let ours = self.term(snapshot.index) == Some(snapshot.term);
-        if install && !ours {
+        if install {
             self.restart(snapshot.index, snapshot.term)?;
         }
-        if let Some(oldest) = snapshot::tidy(self.disk.as_mut(), install && !ours)? {
+        if let Some(oldest) = snapshot::tidy(self.disk.as_mut(), install)? {
             self.compact(oldest)?;
         }
         Ok(())

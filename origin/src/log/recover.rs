@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::frame::{self, BadHead, HEAD_BYTES, Place, Read, Record};
+use super::snapshot;
+use super::stamp::{self, Stamp};
 use super::{Entry, Error, Log, Owner, Recovered, Segment, create_segment, segment_name};
-use super::{snapshot, stamp};
 
 pub(super) fn open(
     mut disk: Box<dyn Disk>,
@@ -14,8 +15,8 @@ pub(super) fn open(
     segment_bytes: u64,
 ) -> Result<(Log, Recovered), Error> {
     let found = names(disk.as_ref())?;
-    let instance = match stamp::read(disk.as_ref(), &found, owner)? {
-        Some(instance) => instance,
+    let Stamp { owner, instance } = match stamp::read(disk.as_ref(), &found, &owner)? {
+        Some(stamp) => stamp,
         None => begin(disk.as_mut(), &found, owner, fresh)?,
     };
     let names = names(disk.as_ref())?;
@@ -42,6 +43,7 @@ pub(super) fn open(
         .map_err(|source| Error::io("open", &name, source))?;
     let mut log = Log {
         disk,
+        owner,
         instance,
         segment_bytes,
         segments,
@@ -51,6 +53,7 @@ pub(super) fn open(
         last: before.0,
         terms: vec![before],
         hard_state: hard_state.clone(),
+        owed: false,
         failed: false,
         buffer: Vec::new(),
     };
@@ -88,7 +91,7 @@ fn names(disk: &dyn Disk) -> Result<Vec<String>, Error> {
 }
 
 /// Begins a log. The stamp comes last: with it the log must be there.
-fn begin(disk: &mut dyn Disk, names: &[String], owner: Owner, fresh: u64) -> Result<u64, Error> {
+fn begin(disk: &mut dyn Disk, names: &[String], owner: Owner, fresh: u64) -> Result<Stamp, Error> {
     let first = segment_name(1);
     let place = Place {
         number: 1,
@@ -112,8 +115,11 @@ fn begin(disk: &mut dyn Disk, names: &[String], owner: Owner, fresh: u64) -> Res
         }
     }
     create_segment(disk, place, (0, 0), None)?;
-    stamp::write(disk, owner, fresh)?;
-    Ok(fresh)
+    stamp::write(disk, &owner, fresh)?;
+    Ok(Stamp {
+        owner,
+        instance: fresh,
+    })
 }
 
 /// The size of a first segment to which nothing was ever added.

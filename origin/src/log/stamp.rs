@@ -10,8 +10,20 @@ pub(super) const FILE: &str = "stamp";
 pub(super) const UNFINISHED: &str = "stamp-part";
 const FIRST_LINE: &str = "selvage-origin-log 1";
 
-/// The folder's instance, if it has a stamp.
-pub(super) fn read(disk: &dyn Disk, names: &[String], owner: Owner) -> Result<Option<u64>, Error> {
+/// What a stamp says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) owner: Owner,
+    pub(super) instance: u64,
+}
+
+/// The folder's stamp, if it has one. It must be that of this name in this cluster; the
+/// node's number is what it says.
+pub(super) fn read(
+    disk: &dyn Disk,
+    names: &[String],
+    owner: &Owner,
+) -> Result<Option<Stamp>, Error> {
     if !names.iter().any(|name| name == FILE) {
         return Ok(None);
     }
@@ -22,10 +34,10 @@ pub(super) fn read(disk: &dyn Disk, names: &[String], owner: Owner) -> Result<Op
 }
 
 /// Stamps the folder, on the disk when it returns.
-pub(super) fn write(disk: &mut dyn Disk, owner: Owner, instance: u64) -> Result<(), Error> {
+pub(super) fn write(disk: &mut dyn Disk, owner: &Owner, instance: u64) -> Result<(), Error> {
     let text = format!(
-        "{FIRST_LINE}\nnode {}\ncluster {:016x}\ninstance {instance:016x}\n",
-        owner.node, owner.cluster
+        "{FIRST_LINE}\nname {}\nnode {}\ncluster {:016x}\ninstance {instance:016x}\n",
+        owner.name, owner.node, owner.cluster
     );
     let text = format!("{text}sum {:08x}\n", crc32c::crc32c(text.as_bytes()));
     let failed = |source| Error::io("write", FILE, source);
@@ -38,7 +50,7 @@ pub(super) fn write(disk: &mut dyn Disk, owner: Owner, instance: u64) -> Result<
         .map_err(failed)
 }
 
-fn check(bytes: &[u8], owner: Owner) -> Result<u64, Error> {
+fn check(bytes: &[u8], owner: &Owner) -> Result<Stamp, Error> {
     let broken = |what| Error::Broken {
         file: FILE.into(),
         offset: 0,
@@ -63,18 +75,27 @@ fn check(bytes: &[u8], owner: Owner) -> Result<u64, Error> {
     if u32::from_str_radix(sum.trim_end(), 16) != Ok(crc32c::crc32c(said.as_bytes())) {
         return Err(broken("its checksum is wrong"));
     }
-    let field = |name: &str, radix| {
+    let text = |name: &str| {
         said.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-            .and_then(|value| u64::from_str_radix(value, radix).ok())
             .ok_or_else(|| broken("a line is missing"))
     };
+    let field = |name: &str, radix| {
+        u64::from_str_radix(text(name)?, radix).map_err(|_| broken("a line is no number"))
+    };
     let found = Owner {
+        name: text("name")?.to_owned(),
         node: field("node", 10)?,
         cluster: field("cluster", 16)?,
     };
-    if found != owner {
-        return Err(Error::Foreign { found, owner });
+    if (&found.name, found.cluster) != (&owner.name, owner.cluster) {
+        return Err(Error::Foreign {
+            found,
+            owner: owner.clone(),
+        });
     }
-    field("instance", 16)
+    Ok(Stamp {
+        owner: found,
+        instance: field("instance", 16)?,
+    })
 }

@@ -3,10 +3,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const OWNER: Owner = Owner {
-    node: 2,
-    cluster: 0xc1,
-};
+fn owner() -> Owner {
+    Owner {
+        name: "origin-1".into(),
+        node: 2,
+        cluster: 0xc1,
+    }
+}
+
 /// Small, so that a few entries fill a segment.
 const SMALL: u64 = 600;
 
@@ -23,11 +27,12 @@ fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Write {
     Write {
         hard_state: Some(Bytes::from(format!("term {term}"))),
         entries: range.map(|index| entry(index, term, 40)).collect(),
+        ..Write::default()
     }
 }
 
 fn open(disk: &Ram) -> Result<(Log, Recovered), Error> {
-    Log::open_with(Box::new(disk.clone()), OWNER, 0xabcd, SMALL)
+    Log::open_with(Box::new(disk.clone()), owner(), 0xabcd, SMALL)
 }
 
 fn snapshot(index: u64, term: u64) -> Snapshot {
@@ -85,6 +90,40 @@ fn a_conflicting_tail_is_taken_back_also_across_segments() {
     assert_eq!(recovered.entries, expected);
     log.append(&[entries(31..=31, 2)]).unwrap();
     assert_eq!(open(&disk).unwrap().1.entries.len(), 31);
+}
+
+#[test]
+fn what_is_lazy_is_written_with_the_next_that_is_not() {
+    let disk = Ram::new();
+    let (mut log, _) = open(&disk).unwrap();
+    log.append(&[entries(1..=1, 1)]).unwrap();
+    let syncs = disk.syncs();
+    let lazy = Write {
+        hard_state: Some(Bytes::from_static(b"commit 1")),
+        lazy: true,
+        ..Write::default()
+    };
+    log.append(std::slice::from_ref(&lazy)).unwrap();
+    assert_eq!(disk.syncs(), syncs);
+    let crashed = disk.crash(Crash::Keeps(0));
+    assert_eq!(
+        open(&crashed).unwrap().1.hard_state,
+        entries(1..=1, 1).hard_state
+    );
+    log.settle().unwrap();
+    assert_eq!(disk.syncs(), syncs + 1);
+    drop(log);
+    assert_eq!(open(&disk).unwrap().1.hard_state, lazy.hard_state);
+}
+
+#[test]
+fn a_log_that_holds_nothing_is_given_another_number() {
+    let disk = Ram::new();
+    let (mut log, _) = open(&disk).unwrap();
+    assert_eq!(log.node(), 2);
+    log.renumber(7).unwrap();
+    drop(log);
+    assert_eq!(open(&disk).unwrap().0.node(), 7);
 }
 
 #[test]
@@ -165,12 +204,14 @@ fn a_state_from_elsewhere_takes_the_place_of_the_log() {
     assert_eq!(recovered.snapshot, Some(snapshot(100, 4)));
     assert_eq!(recovered.before, (100, 4));
     assert_eq!(recovered.entries, entries(101..=120, 4).entries);
-    // One that the log has already keeps what is behind it.
-    log.install(&snapshot(110, 4)).unwrap();
+    // What was written behind it is void, and what is written with it is not.
+    let mut write = entries(111..=112, 4);
+    write.snapshot = Some(snapshot(110, 4));
+    log.append(&[entries(121..=125, 4), write]).unwrap();
     drop(log);
     let (_, recovered) = open(&disk).unwrap();
     assert_eq!(recovered.snapshot, Some(snapshot(110, 4)));
-    assert_eq!(recovered.entries.last().unwrap().index, 120);
+    assert_eq!(recovered.entries, entries(111..=112, 4).entries);
 }
 
 #[test]
@@ -193,10 +234,16 @@ fn a_crash_between_a_state_and_its_word_in_the_log_is_mended() {
 fn the_folder_belongs_to_one_node_of_one_cluster() {
     let disk = Ram::new();
     drop(open(&disk).unwrap());
-    let other = Owner { node: 3, ..OWNER };
+    let other = Owner {
+        name: "origin-2".into(),
+        ..owner()
+    };
     let error = Log::open(Box::new(disk.clone()), other, 1).map(|_| ());
     let text = error.unwrap_err().to_string();
-    assert!(text.contains("node 2") && text.contains("node 3"), "{text}");
+    assert!(
+        text.contains("origin-1") && text.contains("origin-2"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -317,7 +364,7 @@ fn lost_syncs_lose_a_tail_or_keep_the_log_from_opening_and_never_tear_a_hole() {
     for segment_bytes in [SMALL, SEGMENT_BYTES] {
         let disk = Ram::new();
         let open =
-            |disk: &Ram| Log::open_with(Box::new(disk.clone()), OWNER, 0xabcd, segment_bytes);
+            |disk: &Ram| Log::open_with(Box::new(disk.clone()), owner(), 0xabcd, segment_bytes);
         let (mut log, _) = open(&disk).unwrap();
         log.append(&[entries(1..=3, 1)]).unwrap();
         disk.set_faults(Faults {
@@ -439,6 +486,7 @@ impl Model {
         log.append(&[Write {
             hard_state,
             entries: new,
+            ..Write::default()
         }])
     }
 }

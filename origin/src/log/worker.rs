@@ -23,13 +23,6 @@ pub enum Job {
     },
     /// Keep a state that was made here.
     Save(Snapshot),
-    /// Take a state from another origin.
-    Install {
-        /// Told when it is done.
-        ticket: u64,
-        /// Which.
-        snapshot: Snapshot,
-    },
 }
 
 /// What was done.
@@ -44,11 +37,6 @@ pub enum Done {
     Saved {
         /// The last entry it includes.
         index: u64,
-    },
-    /// The state is taken, and everything before it is durable.
-    Installed {
-        /// The job's.
-        ticket: u64,
     },
     /// It failed, and nothing more will be done. What was not said to be done may or may not
     /// be durable.
@@ -113,7 +101,7 @@ fn run(mut log: Log, waiting: &Receiver<Job>, done: &UnboundedSender<Done>) -> R
     while let Ok(first) = waiting.recv() {
         let mut next = Some(first);
         let (mut newest, mut bytes) = (None, 0);
-        let mut other = None;
+        let mut save = None;
         while let Some(job) = next.take() {
             match job {
                 Job::Write { ticket, write } => {
@@ -122,8 +110,8 @@ fn run(mut log: Log, waiting: &Receiver<Job>, done: &UnboundedSender<Done>) -> R
                     newest = Some(ticket);
                     writes.push(write);
                 }
-                Job::Save(_) | Job::Install { .. } => {
-                    other = Some(job);
+                Job::Save(snapshot) => {
+                    save = Some(snapshot);
                     break;
                 }
             }
@@ -136,20 +124,13 @@ fn run(mut log: Log, waiting: &Receiver<Job>, done: &UnboundedSender<Done>) -> R
             writes.clear();
             let _ = done.send(Done::Written { ticket });
         }
-        match other {
-            Some(Job::Save(snapshot)) => {
-                log.save(&snapshot)?;
-                let index = snapshot.index;
-                let _ = done.send(Done::Saved { index });
-            }
-            Some(Job::Install { ticket, snapshot }) => {
-                log.install(&snapshot)?;
-                let _ = done.send(Done::Installed { ticket });
-            }
-            Some(Job::Write { .. }) | None => {}
+        if let Some(snapshot) = save {
+            log.save(&snapshot)?;
+            let index = snapshot.index;
+            let _ = done.send(Done::Saved { index });
         }
     }
-    Ok(())
+    log.settle()
 }
 
 #[cfg(test)]
@@ -161,24 +142,28 @@ mod tests {
 
     fn write(index: u64) -> Write {
         Write {
-            hard_state: None,
             entries: vec![Entry {
                 index,
                 term: 1,
                 payload: Bytes::from_static(b"payload"),
             }],
+            ..Write::default()
         }
     }
 
-    const OWNER: Owner = Owner {
-        node: 1,
-        cluster: 1,
-    };
+    fn open(disk: &Ram) -> Log {
+        let owner = Owner {
+            name: "origin-0".into(),
+            node: 1,
+            cluster: 1,
+        };
+        Log::open(Box::new(disk.clone()), owner, 7).unwrap().0
+    }
 
     #[test]
     fn what_waits_is_made_durable_by_one_sync() {
         let disk = Ram::new();
-        let (mut log, _) = Log::open(Box::new(disk.clone()), OWNER, 7).unwrap();
+        let mut log = open(&disk);
         log.append(&[write(1)]).unwrap();
         let (jobs, waiting) = channel();
         for index in 2..=100 {
@@ -198,7 +183,7 @@ mod tests {
     #[test]
     fn a_failed_sync_is_told_and_nothing_is_done_behind_it() {
         let disk = Ram::new();
-        let (log, _) = Log::open(Box::new(disk.clone()), OWNER, 7).unwrap();
+        let log = open(&disk);
         disk.set_faults(Faults {
             failing_syncs: true,
             ..Faults::default()
