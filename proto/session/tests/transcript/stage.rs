@@ -383,11 +383,19 @@ fn show_message(message: &Message) -> String {
         }
         MessageKind::DataAmf0 => format!("{stream} data {}", show_values(&message.payload)),
         MessageKind::SharedObjectAmf0 => {
-            assert_eq!((stream, message.time), (0, 0), "objects are the connection's");
+            assert_eq!(
+                (stream, message.time),
+                (0, 0),
+                "objects are the connection's"
+            );
             object_text::show_body(&message.payload, ObjectEncoding::Amf0)
         }
         MessageKind::SharedObjectAmf3 => {
-            assert_eq!((stream, message.time), (0, 0), "objects are the connection's");
+            assert_eq!(
+                (stream, message.time),
+                (0, 0),
+                "objects are the connection's"
+            );
             let body = object_text::show_body(&message.payload, ObjectEncoding::Amf3);
             format!("(16) {body}")
         }
