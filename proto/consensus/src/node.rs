@@ -639,13 +639,13 @@ impl Node {
             applied = Some(index.0);
             self.raft.mut_store().apply(index, term);
             let output = match entry.kind {
-                EntryKind::Command if entry.data.is_empty() => Output::Skip { index },
+                EntryKind::Command if entry.data.is_empty() => Output::Skip { index, term },
                 EntryKind::Command => Output::Apply {
                     index,
                     term,
                     data: entry.data,
                 },
-                EntryKind::Membership => self.change(index, &entry.data),
+                EntryKind::Membership => self.change(index, term, &entry.data),
             };
             self.outputs.push_back(output);
             if changed {
@@ -690,7 +690,7 @@ impl Node {
         });
     }
 
-    fn change(&mut self, index: LogIndex, data: &[u8]) -> Output {
+    fn change(&mut self, index: LogIndex, term: u64, data: &[u8]) -> Output {
         let change = eraftpb::ConfChangeV2::decode(data).unwrap_or_default();
         let mut membership = self.membership().clone();
         // A newcomer is written to at once, but the state that it needs includes it.
@@ -710,7 +710,11 @@ impl Node {
             debug_assert_eq!(conf_state(&membership).voters.len(), state.voters.len());
             self.raft.mut_store().set_membership(membership.clone());
         }
-        Output::Membership { index, membership }
+        Output::Membership {
+            index,
+            term,
+            membership,
+        }
     }
 
     fn answer_reads(&mut self) {

@@ -48,11 +48,15 @@ pub enum Output {
     Skip {
         /// Which.
         index: LogIndex,
+        /// The term it was proposed in.
+        term: u64,
     },
     /// The entry is decided, and the membership is this. Part of the state.
     Membership {
         /// Which.
         index: LogIndex,
+        /// The term it was proposed in.
+        term: u64,
         /// Who belongs to the cluster.
         membership: Membership,
     },
