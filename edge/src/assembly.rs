@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::EdgeId;
@@ -17,14 +18,18 @@ use tracing::{info, warn};
 use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::link::LinkSetup;
-use crate::shard::{self, Settings, ShardHandle, ToShard};
-use crate::upstream::{Patience, Upstream};
+use crate::shard::{self, Settings, ShardHandle, ToShard, Ways};
+use crate::shared::{self, Shared};
+use crate::upstream::{Patience, Sources, Upstream};
 
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
 
 /// How long shards get to write their farewells.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How long the log is told that the clients are gone.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Where origins are.
 pub enum Origins {
@@ -171,6 +176,8 @@ impl Edge {
         } = self;
         let seed = seed();
         let (asks, receiver) = mpsc::unbounded_channel();
+        let (shared, shared_inbox) = shared::inbox();
+        let (news, heard) = mpsc::unbounded_channel();
         let (reachable, watching) = watch::channel(0);
         let setup = LinkSetup {
             edge: id.clone(),
@@ -195,23 +202,47 @@ impl Edge {
             chunk_size: config.play.chunk_size,
             publish_keep: config.publish.keep,
             publish_wait: config.publish.wait,
+            publish_timeout: config.publish.timeout,
             streams: config.limits.streams.div_ceil(count),
+            objects: Arc::new(config.objects.clone()),
             session,
+        };
+        let ways = Ways {
+            upstream: asks,
+            shared: shared.clone(),
         };
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         let (alive, mut ended) = mpsc::channel(1);
         for index in 0..count {
             let (shard, thread) =
-                shard::start(index, settings.clone(), asks.clone(), alive.clone())
+                shard::start(index, settings.clone(), ways.clone(), alive.clone())
                     .map_err(BuildError::Shard)?;
             shards.push(shard);
             threads.push(thread);
         }
-        drop((asks, alive));
+        drop((ways, alive));
 
         let mut tasks = JoinSet::new();
-        tasks.spawn(Upstream::new(setup, patience, receiver, addresses, reachable).run());
+        let mut replica = ledger::replica::Setup::new(id, seed);
+        replica.write_wait = config.objects.write_wait;
+        replica.linger = config.objects.linger;
+        let shared_task = tokio::spawn(
+            Shared::new(
+                replica,
+                shared_inbox,
+                addresses.clone(),
+                shards.clone(),
+                news,
+            )
+            .run(),
+        );
+        let sources = Sources {
+            asks: receiver,
+            news: heard,
+            addresses,
+        };
+        tasks.spawn(Upstream::new(setup, patience, sources, shared, reachable).run());
         tasks.spawn(watch_origins(
             watching,
             health.condition("an origin is reachable"),
@@ -270,6 +301,8 @@ impl Edge {
         if ended.filter_map(|thread| thread.join().err()).count() > 0 {
             warn!("a shard panicked");
         }
+        // What the log must hear of the end of this edge. Its lease ends the rest.
+        let _ = tokio::time::timeout(PARTING, shared_task).await;
         stop.start();
         tasks.shutdown().await;
         Ok(())

@@ -29,6 +29,8 @@ struct State {
     rebase: Rebase,
     shards: Vec<ShardHandle>,
     source: Source,
+    /// The newest publish that the ledger knows of. Nothing older comes back.
+    floor: Epoch,
 }
 
 /// What is known of the stream's publisher.
@@ -71,6 +73,7 @@ impl Channel {
                 rebase: Rebase::default(),
                 shards: Vec::new(),
                 source: Source::Absent,
+                floor: Epoch::default(),
             }),
         }
     }
@@ -132,11 +135,16 @@ impl Channel {
             backlog,
             rebase,
             shards,
-            ..
+            source,
+            floor,
         } = &mut *state;
+        let (source, floor) = (*source, *floor);
+        let admitted = |epoch: Epoch| epoch >= floor || source == Source::Live(epoch);
         let mut taken = Vec::with_capacity(items.len());
         for item in items {
             match item {
+                Item::InForce(at, _) if !admitted(at.epoch) => {}
+                Item::Frame(frame) if !admitted(frame.at.epoch) => {}
                 Item::InForce(at, frame) => {
                     backlog.prime_at(at, frame.clone());
                     taken.push(Item::InForce(at, frame));
@@ -161,18 +169,16 @@ impl Channel {
         }
     }
 
-    /// The stream is published under `epoch`.
+    /// The stream is published under `epoch`. Where another publish ends in the same breath
+    /// (a takeover, or an edge that had to claim the name anew) viewers see a stream that
+    /// goes on. A publish older than the newest that the ledger knows of is from the dead.
     pub(crate) fn published(&self, epoch: Epoch) {
         let mut state = self.lock();
+        if epoch < state.floor {
+            return;
+        }
         match state.source {
-            Source::Live(known) | Source::Interrupted(known) if known == epoch => {
-                state.source = Source::Live(epoch);
-            }
-            Source::Live(_) | Source::Interrupted(_) => {
-                state.source = Source::Live(epoch);
-                self.tell(&state, Change::Unpublished);
-                self.tell(&state, Change::Published);
-            }
+            Source::Live(_) | Source::Interrupted(_) => state.source = Source::Live(epoch),
             Source::Absent => {
                 state.source = Source::Live(epoch);
                 self.tell(&state, Change::Published);
@@ -208,6 +214,13 @@ impl Channel {
         }
     }
 
+    /// The ledger knows of this publish. One that is live here stays so until its end is
+    /// heard of; nothing older comes back.
+    pub(crate) fn raise(&self, floor: Epoch) {
+        let mut state = self.lock();
+        state.floor = state.floor.max(floor);
+    }
+
     fn tell(&self, state: &State, change: Change) {
         for shard in &state.shards {
             shard.send(ToShard::Source {
@@ -227,5 +240,50 @@ impl Channel {
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{AppInstance, AppName, InstanceName, StreamName, VhostName};
+
+    fn channel() -> Channel {
+        let at = AppInstance {
+            vhost: VhostName::default_vhost(),
+            app: AppName::new("live").unwrap(),
+            instance: InstanceName::default_instance(),
+        };
+        let name = StreamName::new("a").unwrap();
+        Channel::new(ChannelId(1), StreamKey { at, name })
+    }
+
+    #[test]
+    fn a_publish_older_than_the_ledgers_newest_does_not_come_back() {
+        let channel = channel();
+        channel.published(Epoch(5));
+        channel.raise(Epoch(9));
+        assert_eq!(
+            channel.source(),
+            Source::Live(Epoch(5)),
+            "its end is not heard of"
+        );
+        assert!(channel.interrupted(Some(Epoch(5))));
+        channel.published(Epoch(5));
+        assert_eq!(channel.source(), Source::Interrupted(Epoch(5)));
+        channel.published(Epoch(9));
+        assert_eq!(channel.source(), Source::Live(Epoch(9)));
+    }
+
+    #[test]
+    fn the_end_of_a_publish_that_another_has_followed_says_nothing() {
+        let channel = channel();
+        channel.published(Epoch(5));
+        channel.published(Epoch(9));
+        channel.unpublished(Some(Epoch(5)));
+        assert_eq!(channel.source(), Source::Live(Epoch(9)));
+        assert!(!channel.interrupted(Some(Epoch(5))));
+        channel.unpublished(Some(Epoch(9)));
+        assert_eq!(channel.source(), Source::Absent);
     }
 }

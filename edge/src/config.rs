@@ -30,6 +30,8 @@ pub struct Config {
     pub play: Play,
     /// Publishers.
     pub publish: Publish,
+    /// SharedObjects.
+    pub objects: Objects,
     /// Bounds.
     pub limits: Limits,
     /// What is logged.
@@ -91,6 +93,43 @@ pub struct Publish {
     /// How long a client waits for the right to publish when no origin answers.
     #[serde(with = "node::config::duration")]
     pub wait: Duration,
+    /// How long a publisher may be silent when somebody else wants its name; then it counts
+    /// as gone.
+    #[serde(with = "node::config::duration")]
+    pub timeout: Duration,
+}
+
+/// SharedObjects.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Objects {
+    /// Who wins when two clients write one slot.
+    pub policy: Conflict,
+    /// Applications whose objects take the last writer's word, whatever `policy` says.
+    pub last_writer_wins: Vec<String>,
+    /// How long a write may wait to be decided before the client is told that it was refused.
+    #[serde(with = "node::config::duration")]
+    pub write_wait: Duration,
+    /// How long an object stays open after its last user here left.
+    #[serde(with = "node::config::duration")]
+    pub linger: Duration,
+    /// Requests of one client that may be under way before it is read no further.
+    pub under_way: usize,
+    /// Objects and folders of objects that clients may use; `/` is all of them.
+    pub read: Vec<String>,
+    /// Objects and folders of objects that clients may change; `/` is all of them.
+    pub write: Vec<String>,
+}
+
+/// Who wins when two clients write one slot of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflict {
+    /// The first: who has not seen the newest value is refused, and told it.
+    #[default]
+    Optimistic,
+    /// The last.
+    LastWriterWins,
 }
 
 /// Bounds.
@@ -128,6 +167,7 @@ impl Default for Config {
             tls: Tls::default(),
             play: Play::default(),
             publish: Publish::default(),
+            objects: Objects::default(),
             limits: Limits::default(),
             log: node::telemetry::Log::default(),
             trace: node::telemetry::Trace::default(),
@@ -161,6 +201,21 @@ impl Default for Publish {
         Self {
             keep: Duration::from_secs(30),
             wait: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Objects {
+    fn default() -> Self {
+        Self {
+            policy: Conflict::default(),
+            last_writer_wins: Vec::new(),
+            write_wait: Duration::from_secs(5),
+            linger: Duration::from_secs(5),
+            under_way: 16,
+            read: vec!["/".into()],
+            write: vec!["/".into()],
         }
     }
 }
@@ -207,6 +262,7 @@ impl Validate for Config {
                 limits.connections_per_address,
             ),
             ("limits.streams", limits.streams),
+            ("objects.under_way", self.objects.under_way),
         ] {
             if value == 0 {
                 return Err(Invalid::new(key, value, "at least 1"));
@@ -218,6 +274,9 @@ impl Validate for Config {
             ("play.interrupted", self.play.interrupted),
             ("publish.keep", self.publish.keep),
             ("publish.wait", self.publish.wait),
+            ("publish.timeout", self.publish.timeout),
+            ("objects.write_wait", self.objects.write_wait),
+            ("objects.linger", self.objects.linger),
             ("limits.connect_time", limits.connect_time),
         ] {
             if value > PATIENCE_MAX {

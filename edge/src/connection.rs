@@ -4,6 +4,8 @@
 //! has room again, or until a deadline. Media is written by the shard's walk
 //! ([`Connection::pump_from_walk`]) without waking it.
 
+mod objects;
+mod publishing;
 mod state;
 
 use std::cell::{Cell, RefCell};
@@ -15,23 +17,23 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use fabric::v1::refused::Reason;
-use model::Epoch;
+use ledger::replica::SubscriberId;
 use rtmp::Carrier;
 use session::{Notice, Refusal, Reply, ServerSession};
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
-use self::state::{Ending, FULL, Role, State};
+pub(crate) use self::objects::Drawn;
+use self::objects::Objects;
+use self::state::{Ending, Role, State};
 use crate::accept::{Accepted, Permit};
 use crate::channel::Change;
 use crate::io::Io;
 use crate::limits::{READ_BUFFER, WRITE_SLICES, WRITE_STALL};
-use crate::link::{Grant, LinkId};
 use crate::outbox::Outbox;
 use crate::play::LocalChannel;
-use crate::publish::Uplink;
-use crate::shard::{PublicationId, Shard};
+use crate::shard::Shard;
+use crate::shared::ToShared;
 use crate::upstream::Ask;
 
 /// A client.
@@ -43,6 +45,8 @@ pub(crate) struct Connection {
     wake: Notify,
     /// The socket took less than we had; its task waits for room.
     blocked: Cell<bool>,
+    /// It was told of objects, and is on its shard's list to be written to.
+    touched: Cell<bool>,
     state: RefCell<State>,
     _permit: Permit,
 }
@@ -120,6 +124,7 @@ impl Connection {
             io,
             wake: Notify::new(),
             blocked: Cell::new(false),
+            touched: Cell::new(false),
             state: RefCell::new(State {
                 carrier: Carrier::server(seed),
                 session: ServerSession::new(setup, now),
@@ -128,6 +133,9 @@ impl Connection {
                 streams: BTreeMap::new(),
                 stalled: None,
                 opened: now,
+                heard: now,
+                challenged: Vec::new(),
+                objects: Objects::new(shard.session()),
                 ending: None,
                 ended: None,
             }),
@@ -166,7 +174,12 @@ impl Connection {
         match outcome {
             Ok(0) => state.end(Ending::Broken("closed by the client".into())),
             Ok(_) => {
-                state.session.handle_traffic(Instant::now());
+                let now = Instant::now();
+                state.session.handle_traffic(now);
+                state.heard = now;
+                for (publication, _) in std::mem::take(&mut state.challenged) {
+                    shard.ask(Ask::Affirm { publication });
+                }
                 if let Err(error) = state.carrier.handle_bytes(buffer) {
                     state.end(Ending::Broken(error.to_string()));
                 }
@@ -260,6 +273,12 @@ impl Connection {
                 Some(Role::Publishing(_) | Role::Playing(_)) | None => {}
             }
         }
+        if state.challenged.iter().any(|(_, until)| now >= *until) {
+            state.lose_to_challenger(self, shard, now);
+        }
+        state
+            .objects
+            .forget_before(now, shard.settings.objects.write_wait);
         state.session.handle_timeout(now);
         state.settle(self, shard, now);
     }
@@ -280,6 +299,8 @@ impl Connection {
             .chain((!state.carrier.is_open()).then(|| state.opened + HANDSHAKE_TIMEOUT))
             .chain(state.stalled.map(|since| since + WRITE_STALL))
             .chain(state.ended.map(|at| at + CLOSE_TIMEOUT))
+            .chain(state.challenged.iter().map(|(_, until)| *until))
+            .chain(state.objects.wait_ends(shard.settings.objects.write_wait))
             .chain(state.session.deadline())
             .min()
             .unwrap_or(idle)
@@ -299,6 +320,12 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         for role in std::mem::take(&mut state.streams).into_values() {
             state.drop_role(self, shard, role);
+        }
+        if state.objects.spoke() {
+            shard
+                .ways
+                .shared
+                .send(ToShared::Left(SubscriberId(self.number)));
         }
         match &state.ending {
             Some(Ending::Broken(reason)) => {
@@ -370,113 +397,6 @@ impl Connection {
             .collect();
         for stream in watching {
             state.session.handle_notice(stream, notice, now);
-        }
-        state.settle(self, shard, now);
-        drop(state);
-        self.wake.notify_one();
-    }
-
-    /// The right to publish was given, for the first time or again.
-    pub(crate) fn granted(
-        self: &Rc<Self>,
-        shard: &Rc<Shard>,
-        publication: PublicationId,
-        grant: Grant,
-    ) {
-        let now = Instant::now();
-        let mut state = self.state.borrow_mut();
-        let Some((stream, role)) = state.publish(publication) else {
-            grant.decline();
-            return;
-        };
-        match role {
-            Role::Publishing(uplink) => uplink.attach(grant),
-            Role::Asking {
-                request, key, span, ..
-            } => {
-                info!(client = self.number, stream = %key, epoch = %grant.epoch, "publishing");
-                let request = *request;
-                let uplink = Uplink::new(publication, key.clone(), span.clone(), grant);
-                state
-                    .streams
-                    .insert(stream, Role::Publishing(Box::new(uplink)));
-                state.reply(request, Reply::Accept, now);
-                state.settle(self, shard, now);
-            }
-            Role::Playing(_) => {}
-        }
-        drop(state);
-        self.wake.notify_one();
-    }
-
-    /// The origin took bytes of a publish.
-    pub(crate) fn credited(&self, publication: PublicationId, link: LinkId, bytes: u64) {
-        let mut state = self.state.borrow_mut();
-        let slept = !state.wants_input();
-        if let Some((_, Role::Publishing(uplink))) = state.publish(publication) {
-            uplink.credit(link, bytes);
-        }
-        if slept && state.wants_input() {
-            self.wake.notify_one();
-        }
-    }
-
-    /// The link that held a publish is gone.
-    pub(crate) fn detached(&self, publication: PublicationId, link: LinkId) {
-        if let Some((_, Role::Publishing(uplink))) = self.state.borrow_mut().publish(publication) {
-            uplink.detach(link, Instant::now());
-        }
-        self.wake.notify_one();
-    }
-
-    /// Where a publish stands.
-    pub(crate) fn position(&self, publication: PublicationId) -> Option<(Epoch, u64)> {
-        match self.state.borrow_mut().publish(publication) {
-            Some((_, Role::Publishing(uplink))) => Some(uplink.position()),
-            Some((_, Role::Asking { .. } | Role::Playing(_))) | None => None,
-        }
-    }
-
-    /// A publish is refused or over.
-    pub(crate) fn ended(
-        self: &Rc<Self>,
-        shard: &Rc<Shard>,
-        publication: PublicationId,
-        reason: Reason,
-    ) {
-        let now = Instant::now();
-        let mut state = self.state.borrow_mut();
-        let Some((stream, _)) = state.publish(publication) else {
-            return;
-        };
-        shard.forget(publication);
-        match state.streams.remove(&stream) {
-            Some(Role::Asking { request, key, .. }) => {
-                debug!(client = self.number, stream = %key, ?reason, "publish refused");
-                let refusal = match reason {
-                    Reason::InUse | Reason::Superseded => Refusal::BadName,
-                    Reason::Limit => Refusal::Failed {
-                        description: FULL.into(),
-                    },
-                    Reason::Unspecified | Reason::Invalid | Reason::Draining => Refusal::Failed {
-                        description: "The server cannot take the stream.".into(),
-                    },
-                };
-                state.reply(request, Reply::Refuse(refusal), now);
-            }
-            Some(Role::Publishing(uplink)) => {
-                // It may be held where another origin's word has not been heard.
-                uplink.unpublish();
-                info!(client = self.number, ?reason, "publish ended by the fabric");
-                let notice = match reason {
-                    Reason::InUse | Reason::Superseded => Notice::Superseded,
-                    Reason::Unspecified | Reason::Limit | Reason::Invalid | Reason::Draining => {
-                        Notice::Lost
-                    }
-                };
-                state.session.handle_notice(stream, notice, now);
-            }
-            Some(Role::Playing(_)) | None => {}
         }
         state.settle(self, shard, now);
         drop(state);

@@ -30,6 +30,7 @@ mod play;
 mod publish;
 pub mod route;
 mod shard;
+mod shared;
 mod upstream;
 
 mod assembly;

@@ -11,6 +11,11 @@ pub const OUTBOX_HIGH_WATER: usize = 256 * 1024;
 pub const OUTBOX_MAX: usize = 16 * 1024 * 1024;
 const _: () = assert!(OUTBOX_HIGH_WATER + rtmp::limits::MESSAGE_MAX < OUTBOX_MAX);
 
+/// Bytes waiting for one client above which changes of its objects are merged instead of
+/// queued. Below it everybody is given the same bytes.
+pub const OBJECTS_HIGH_WATER: usize = 64 * 1024;
+const _: () = assert!(OBJECTS_HIGH_WATER < OUTBOX_HIGH_WATER);
+
 // What a publisher may send in one message must fit into one frame of the fabric.
 const _: () = assert!(rtmp::limits::MESSAGE_MAX <= fabric::limits::FRAME_PAYLOAD_MAX);
 

@@ -48,30 +48,78 @@ impl Uplink {
         span: Span,
         grant: Grant,
     ) -> Self {
-        let limits = media::Limits {
-            bytes: REPLAY_BYTES,
-            time_ms: REPLAY_TIME_MS,
-            ..media::Limits::default()
-        };
         let credit = Credit::new(grant.credit);
         Self {
-            publication,
-            key,
-            _span: span,
             epoch: grant.epoch,
-            next: 0,
-            replay: Backlog::new(limits),
             // Not a join: everything from the first frame on is wanted, however much of it
             // the first read brings.
             cursor: Cursor::resume_at(Position {
                 epoch: grant.epoch,
                 seq: 0,
             }),
-            unsent: 0,
             attached: Some(Attached { grant, credit }),
+            ..Self::standby(publication, key, span)
+        }
+    }
+
+    /// An uplink that stands by for another publisher: its frames are only kept, until
+    /// [`Self::incarnate`].
+    pub(crate) fn standby(publication: PublicationId, key: StreamKey, span: Span) -> Self {
+        Self {
+            publication,
+            key,
+            _span: span,
+            epoch: Epoch::default(),
+            next: 0,
+            replay: replay(),
+            cursor: Cursor::join(),
+            unsent: 0,
+            attached: None,
             detached_since: None,
             ingest_micros: 0,
         }
+    }
+
+    /// The publish goes on as a new one, from its newest key frame: it took over from
+    /// another, or the ledger had lost sight of the edge and it had to claim the name anew.
+    pub(crate) fn incarnate(&mut self, epoch: Epoch, now: Instant) {
+        if let Some(old) = self.attached.take() {
+            old.grant.decline(true);
+        }
+        let old = std::mem::replace(&mut self.replay, replay());
+        let mut cursor = Cursor::join();
+        self.epoch = epoch;
+        self.next = 0;
+        loop {
+            let frame = match old.read(&mut cursor) {
+                // What was in force is what a new publish begins with.
+                Read::InForce { frame, time, .. } => Frame {
+                    time,
+                    ..frame.clone()
+                },
+                Read::Frame(item) => item.frame.clone(),
+                Read::Skipped { .. } => continue,
+                Read::Pending => break,
+            };
+            self.next = self.replay.append(epoch, frame).seq + 1;
+        }
+        if self.next == 0 {
+            // Without video a reader joins at the head, behind which there is nothing yet.
+            let time = old
+                .head()
+                .and_then(|at| old.get(at))
+                .map(|item| item.frame.time);
+            for frame in old.in_force() {
+                let frame = Frame {
+                    time: time.unwrap_or(frame.time),
+                    ..frame.clone()
+                };
+                self.next = self.replay.append(epoch, frame).seq + 1;
+            }
+        }
+        self.cursor = Cursor::resume_at(Position { epoch, seq: 0 });
+        self.unsent = self.replay.bytes() as u64;
+        self.detached_since = Some(now);
     }
 
     /// Which publication.
@@ -166,16 +214,17 @@ impl Uplink {
 
     /// Another origin, or another link, carries it on.
     pub(crate) fn attach(&mut self, grant: Grant) {
+        if grant.epoch != self.epoch {
+            // It was asked for before the publish began anew.
+            grant.decline(true);
+            return;
+        }
         if let Some(old) = self.attached.take() {
-            old.grant.link.send(Command::Unpublish {
-                id: old.grant.wire_id,
-                moved: true,
-            });
+            old.grant.decline(true);
         }
         if let Some(since) = self.detached_since.take() {
             info!(stream = %self.key, pause_ms = since.elapsed().as_millis(), "publish re-attached");
         }
-        self.epoch = grant.epoch;
         // An origin that knows the stream continues where it stopped; one that does not
         // gets all that is kept, so that its subscribers find the frame they lack.
         let mut credit = Credit::new(grant.credit);
@@ -229,10 +278,79 @@ impl Uplink {
     /// The publisher is done.
     pub(crate) fn unpublish(self) {
         if let Some(Attached { grant, .. }) = self.attached {
-            grant.link.send(Command::Unpublish {
-                id: grant.wire_id,
-                moved: false,
-            });
+            grant.decline(false);
         }
+    }
+}
+
+fn replay() -> Backlog {
+    Backlog::new(media::Limits {
+        bytes: REPLAY_BYTES,
+        time_ms: REPLAY_TIME_MS,
+        ..media::Limits::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use model::{
+        AppInstance, AppName, Class, FourCc, InstanceName, Kind, MediaTime, Slot, StreamName,
+        VhostName,
+    };
+
+    use super::*;
+
+    fn frame(class: Class, time: u64) -> Frame {
+        Frame {
+            kind: Kind::Video,
+            class,
+            codec: FourCc(*b"avc1"),
+            slot: Slot(0),
+            time: MediaTime(time),
+            payload: Bytes::from_static(&[0x17, 1, 0, 0, 0, 9]),
+        }
+    }
+
+    #[test]
+    fn a_takeover_begins_with_what_is_in_force_and_the_newest_key_frame() {
+        let at = AppInstance {
+            vhost: VhostName::default_vhost(),
+            app: AppName::new("live").unwrap(),
+            instance: InstanceName::default_instance(),
+        };
+        let name = StreamName::new("a").unwrap();
+        let key = StreamKey { at, name };
+        let mut uplink = Uplink::standby(PublicationId(1), key, Span::none());
+        for (class, time) in [
+            (Class::Config, 0),
+            (Class::Key, 0),
+            (Class::Delta, 40),
+            (Class::Key, 80),
+            (Class::Delta, 120),
+        ] {
+            uplink.push(frame(class, time));
+        }
+        uplink.pump();
+        uplink.incarnate(Epoch(7), Instant::now());
+        assert_eq!(uplink.position(), (Epoch(7), 3));
+        let kept: Vec<_> = (0..3)
+            .map(|seq| {
+                uplink
+                    .replay
+                    .get(Position {
+                        epoch: Epoch(7),
+                        seq,
+                    })
+                    .unwrap()
+            })
+            .map(|item| (item.frame.class, item.frame.time.0))
+            .collect();
+        assert_eq!(
+            kept,
+            [(Class::Config, 80), (Class::Key, 80), (Class::Delta, 120)]
+        );
+        uplink.push(frame(Class::Delta, 160));
+        assert_eq!(uplink.position(), (Epoch(7), 4));
     }
 }

@@ -29,6 +29,12 @@ pub fn owner<'a>(
     })
 }
 
+/// The order in which an edge tries the addresses of origins, where any will do: edges
+/// spread over them, and each prefers the same ones again.
+pub(crate) fn preference(edge: &str, address: &str) -> u64 {
+    mix(digest([edge].into_iter()) ^ digest([address].into_iter()))
+}
+
 /// FNV-1a over the parts, each closed by a byte that no name holds.
 fn digest<'a>(parts: impl Iterator<Item = &'a str>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

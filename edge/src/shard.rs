@@ -6,14 +6,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fabric::v1::refused::Reason;
+use ledger::replica::{CallId, CallResult, Recipients, SubscriberId};
 use media::Backlog;
-use model::StreamKey;
+use model::object::ObjectUpdate;
+use model::{Epoch, SessionId, StreamKey};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -21,10 +24,11 @@ use tracing::error;
 
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Drawn};
 use crate::limits::INBOX_BATCH;
 use crate::link::{Grant, LinkId};
 use crate::play::LocalChannel;
+use crate::shared;
 use crate::upstream::{Ask, sleep_until};
 
 /// One publish of one client of this edge.
@@ -83,6 +87,23 @@ pub(crate) enum ToShard {
         /// The link.
         link: LinkId,
     },
+    /// Another with the same token holds the name: the publish is accepted, and waits.
+    Standby {
+        /// Which.
+        publication: PublicationId,
+    },
+    /// The publish begins anew under this epoch. Say where it stands then.
+    Incarnate {
+        /// Which.
+        publication: PublicationId,
+        /// Its new epoch.
+        epoch: Epoch,
+    },
+    /// Somebody else wants the name: say whether the publisher is alive.
+    Challenged {
+        /// Which.
+        publication: PublicationId,
+    },
     /// Say where a publish stands, so that it can be carried on elsewhere.
     Reattach {
         /// Which.
@@ -94,6 +115,23 @@ pub(crate) enum ToShard {
         publication: PublicationId,
         /// Why.
         reason: Reason,
+    },
+    /// What subscribers of an object are told.
+    Object {
+        /// Whom, in all shards.
+        to: Recipients,
+        /// What.
+        update: Arc<ObjectUpdate>,
+    },
+    /// Answers [`ToShared::Lock`](crate::shared::ToShared::Lock) and
+    /// [`ToShared::Unlock`](crate::shared::ToShared::Unlock).
+    Called {
+        /// Whose.
+        client: SubscriberId,
+        /// Which.
+        call: CallId,
+        /// How.
+        result: CallResult,
     },
     /// The edge drains: ask clients that can to go elsewhere.
     Drain,
@@ -150,10 +188,26 @@ pub(crate) struct Settings {
     pub(crate) publish_keep: Duration,
     /// How long a client waits for the right to publish.
     pub(crate) publish_wait: Duration,
+    /// How long a publisher may be silent when somebody else wants its name.
+    pub(crate) publish_timeout: Duration,
     /// Streams that may be published, and that may be watched, on one shard.
     pub(crate) streams: usize,
+    /// SharedObjects.
+    pub(crate) objects: Arc<crate::config::Objects>,
     /// Session timeouts and limits.
     pub(crate) session: session::ServerSetup,
+}
+
+/// A number of this edge begins with its shard's; so many bits are the shard's own.
+pub(crate) const NUMBER_BITS: u32 = 48;
+
+/// The ways to the edge's tasks.
+#[derive(Clone, Debug)]
+pub(crate) struct Ways {
+    /// Which origin carries what.
+    pub(crate) upstream: mpsc::UnboundedSender<Ask>,
+    /// The replicated log.
+    pub(crate) shared: shared::Handle,
 }
 
 /// A shard's own state.
@@ -162,8 +216,10 @@ pub(crate) struct Shard {
     pub(crate) handle: ShardHandle,
     /// How connections behave.
     pub(crate) settings: Settings,
-    /// The way to the upstream task.
-    pub(crate) upstream: mpsc::UnboundedSender<Ask>,
+    /// The ways to the edge's tasks.
+    pub(crate) ways: Ways,
+    /// Where clients' sessions are drawn from: keyed by chance.
+    chance: RandomState,
     /// Streams watched here.
     channels: RefCell<HashMap<StreamKey, Rc<LocalChannel>>>,
     joined: RefCell<HashMap<ChannelId, Rc<LocalChannel>>>,
@@ -174,6 +230,8 @@ pub(crate) struct Shard {
     left: Notify,
     closing: Cell<bool>,
     walking: Cell<bool>,
+    /// Clients that have been told of objects since they were last written to.
+    touched: RefCell<Vec<Rc<Connection>>>,
     leaving: RefCell<Vec<(Rc<LocalChannel>, Rc<Connection>)>>,
     /// What a read is read into.
     pub(crate) read_buffer: RefCell<bytes::BytesMut>,
@@ -187,7 +245,7 @@ pub(crate) struct Shard {
 pub(crate) fn start(
     index: usize,
     settings: Settings,
-    upstream: mpsc::UnboundedSender<Ask>,
+    ways: Ways,
     alive: mpsc::Sender<()>,
 ) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
     let (inbox, receiver) = mpsc::unbounded_channel();
@@ -206,7 +264,8 @@ pub(crate) fn start(
             let shard = Rc::new(Shard {
                 handle: own,
                 settings,
-                upstream,
+                ways,
+                chance: RandomState::new(),
                 channels: RefCell::default(),
                 joined: RefCell::default(),
                 publications: RefCell::default(),
@@ -215,6 +274,7 @@ pub(crate) fn start(
                 left: Notify::new(),
                 closing: Cell::new(false),
                 walking: Cell::new(false),
+                touched: RefCell::default(),
                 leaving: RefCell::default(),
                 read_buffer: RefCell::default(),
             });
@@ -244,6 +304,7 @@ impl Shard {
                 closing |= matches!(message, ToShard::Close);
                 self.handle(message, &mut due);
             }
+            self.write_touched();
             let now = Instant::now();
             due.retain(|channel| {
                 if channel.flush_at.get().is_some_and(|at| at > now) {
@@ -308,7 +369,7 @@ impl Shard {
             }
             ToShard::Granted { publication, grant } => match self.publisher(publication) {
                 Some(connection) => connection.granted(self, publication, grant),
-                None => grant.decline(),
+                None => grant.decline(false),
             },
             ToShard::Credit {
                 publication,
@@ -324,19 +385,22 @@ impl Shard {
                     connection.detached(publication, link);
                 }
             }
-            ToShard::Reattach { publication } => {
-                let position = self
-                    .publisher(publication)
-                    .and_then(|c| c.position(publication));
-                self.ask(match position {
-                    Some((epoch, next)) => Ask::Reattach {
-                        publication,
-                        epoch,
-                        next,
-                    },
-                    None => Ask::Unpublish { publication },
-                });
+            ToShard::Standby { publication } => {
+                if let Some(connection) = self.publisher(publication) {
+                    connection.standby(self, publication);
+                }
             }
+            ToShard::Incarnate { publication, epoch } => {
+                if let Some(connection) = self.publisher(publication) {
+                    connection.incarnate(publication, epoch);
+                }
+                self.say_position(publication);
+            }
+            ToShard::Challenged { publication } => match self.publisher(publication) {
+                Some(connection) => connection.challenged(self, publication),
+                None => self.ask(Ask::Unpublish { publication }),
+            },
+            ToShard::Reattach { publication } => self.say_position(publication),
             ToShard::Ended {
                 publication,
                 reason,
@@ -345,12 +409,89 @@ impl Shard {
                     connection.ended(self, publication, reason);
                 }
             }
+            ToShard::Object { to, update } => self.tell(&to, update),
+            ToShard::Called {
+                client,
+                call,
+                result,
+            } => {
+                if let Some(connection) = self.client(client) {
+                    connection.called(self, call, result);
+                }
+            }
             ToShard::Drain => self.each(Connection::drain),
             ToShard::Close => {
                 self.closing.set(true);
                 self.each(Connection::close);
             }
         }
+    }
+
+    fn say_position(&self, publication: PublicationId) {
+        let position = self
+            .publisher(publication)
+            .and_then(|c| c.position(publication));
+        self.ask(match position {
+            Some((epoch, next)) => Ask::Reattach {
+                publication,
+                epoch,
+                next,
+            },
+            None => Ask::Unpublish { publication },
+        });
+    }
+
+    /// Tells this shard's own among the recipients. What all are told is drawn once.
+    fn tell(self: &Rc<Self>, to: &Recipients, update: Arc<ObjectUpdate>) {
+        match to {
+            Recipients::One(one) => {
+                if let Some(connection) = self.client(*one) {
+                    connection.answer(self, &update);
+                    self.touch(connection);
+                }
+            }
+            Recipients::Many {
+                subscribers,
+                except,
+            } => {
+                let drawn = Drawn::new(update);
+                let index = self.handle.index;
+                let first = subscribers.partition_point(|one| shared::shard_of(*one) < index);
+                let own = subscribers[first..]
+                    .iter()
+                    .take_while(|one| shared::shard_of(**one) == index)
+                    .filter(|one| Some(**one) != *except);
+                for one in own {
+                    if let Some(connection) = self.client(*one) {
+                        connection.tell(self, &drawn);
+                        self.touch(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    fn touch(&self, connection: Rc<Connection>) {
+        if connection.touch() {
+            self.touched.borrow_mut().push(connection);
+        }
+    }
+
+    /// Writes to those who were told something: once, however much it was.
+    fn write_touched(self: &Rc<Self>) {
+        for connection in self.touched.take() {
+            connection.pump_touched(self);
+        }
+    }
+
+    fn client(&self, client: SubscriberId) -> Option<Rc<Connection>> {
+        self.connections.borrow().get(&client.0).cloned()
+    }
+
+    /// A new session that nobody can guess.
+    pub(crate) fn session(&self) -> SessionId {
+        let half = |salt: u8| u128::from(self.chance.hash_one((self.number(), salt)));
+        SessionId(half(0) << 64 | half(1))
     }
 
     fn publisher(&self, publication: PublicationId) -> Option<Rc<Connection>> {
@@ -392,7 +533,7 @@ impl Shard {
     fn number(&self) -> u64 {
         let next = self.next.get() + 1;
         self.next.set(next);
-        (self.handle.index as u64) << 48 | next
+        (self.handle.index as u64) << NUMBER_BITS | next
     }
 
     /// A new publication's number.
@@ -404,7 +545,7 @@ impl Shard {
     pub(crate) fn ask(&self, ask: Ask) {
         // Unbounded: an ask costs the upstream task less than the command behind it costs
         // the shard that parsed it, so the queue cannot outgrow the shards' inboxes.
-        if self.upstream.send(ask).is_err() {
+        if self.ways.upstream.send(ask).is_err() {
             error!("the upstream task is gone");
         }
     }

@@ -1,32 +1,41 @@
 //! Which origin carries what: one task per edge that knows the links, the publications
-//! and the channels, and places each stream at its owner.
+//! and the channels, and brings each stream to where it belongs.
 //!
 //! Only control passes here. Frames go straight from a publisher's shard to its link
 //! and from a link to its channel.
 //!
-//! *A publication* is asked for at the owner among the origins that are up. When its
-//! link breaks or its origin drains, its shard is asked to re-attach it at the new
-//! owner; when the true owner is (back) up and has stayed up for [`SETTLE`], it moves
-//! there, so that edges agree again.
+//! *A publication* is claimed first: the replicated log says who holds a name, and in
+//! which incarnation ([`publications`]). Its media then goes to the owner of the name
+//! among the origins that are up, which is recorded in the log. When its link breaks or
+//! its origin drains, its shard is asked to re-attach it at the next owner, and the log
+//! hears of it afterwards; media does not wait for the log. When the true owner is (back)
+//! up and has stayed up for [`SETTLE`], it moves there, so that edges agree again.
 //!
-//! *A channel* follows its stream: it stays where the stream is published, and looks
-//! for the owner again whenever the stream is not (or no longer) published there.
+//! *A channel* follows its stream ([`channels`]): it goes where the log says that the
+//! media is, or to the owner when it says nothing, stays where the stream is published,
+//! and looks again whenever it is not (or no longer) published there.
+
+mod channels;
+mod publications;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use fabric::v1::refused::Reason;
+use bytes::Bytes;
 use model::{Epoch, OriginId, StreamKey};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{debug, info, info_span};
+use tracing::info;
 
-use crate::channel::{Channel, ChannelId, Source};
-use crate::link::{Command, LinkEvent, LinkHandle, LinkId, LinkSetup, Vacancy};
+use self::channels::Subscribed;
+use self::publications::Publication;
+use crate::channel::ChannelId;
+use crate::link::{LinkEvent, LinkHandle, LinkId, LinkSetup};
 use crate::route::owner;
-use crate::shard::{PublicationId, ShardHandle, ToShard};
+use crate::shard::{PublicationId, ShardHandle};
+use crate::shared::{Handle, News, ToShared};
 
 /// An origin that has been up for this long draws its streams back to itself. Long
 /// enough for the other edges to have seen it too.
@@ -37,9 +46,6 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// this time has passed and those that answer must do.
 pub(crate) const FIRST_SIGHT: Duration = Duration::from_secs(3);
 
-/// A subscription that an origin refused is tried again after this.
-const RETRY: Duration = Duration::from_secs(1);
-
 /// What shards ask.
 #[derive(Debug)]
 pub(crate) enum Ask {
@@ -49,12 +55,15 @@ pub(crate) enum Ask {
         publication: PublicationId,
         /// What.
         key: StreamKey,
+        /// Who it says it is, or empty.
+        token: Bytes,
         /// Who holds the client.
         shard: ShardHandle,
         /// Trace context.
         traceparent: String,
     },
-    /// Answers [`ToShard::Reattach`]: where the publish stands.
+    /// Answers [`ToShard::Reattach`](crate::shard::ToShard::Reattach) and
+    /// [`ToShard::Incarnate`](crate::shard::ToShard::Incarnate): where the publish stands.
     Reattach {
         /// Which.
         publication: PublicationId,
@@ -62,6 +71,12 @@ pub(crate) enum Ask {
         epoch: Epoch,
         /// The next frame number.
         next: u64,
+    },
+    /// Answers [`ToShard::Challenged`](crate::shard::ToShard::Challenged): the publisher is
+    /// alive.
+    Affirm {
+        /// Which.
+        publication: PublicationId,
     },
     /// A publish is over. The shard has told the link that granted it, if any.
     Unpublish {
@@ -102,6 +117,8 @@ pub(crate) struct Upstream {
         mpsc::UnboundedSender<LinkEvent>,
         mpsc::UnboundedReceiver<LinkEvent>,
     ),
+    shared: Handle,
+    news: mpsc::UnboundedReceiver<News>,
     addresses: watch::Receiver<node::resolve::Addresses>,
     dialling: BTreeMap<node::link::Address, tokio::task::JoinHandle<()>>,
     link_ids: Arc<AtomicU64>,
@@ -116,6 +133,16 @@ pub(crate) struct Upstream {
     reachable: watch::Sender<usize>,
 }
 
+/// What the task listens to.
+pub(crate) struct Sources {
+    /// From the shards.
+    pub(crate) asks: mpsc::UnboundedReceiver<Ask>,
+    /// From the replicated log.
+    pub(crate) news: mpsc::UnboundedReceiver<News>,
+    /// Where origins are.
+    pub(crate) addresses: watch::Receiver<node::resolve::Addresses>,
+}
+
 struct Link {
     handle: LinkHandle,
     origin: OriginId,
@@ -124,51 +151,28 @@ struct Link {
     draining: bool,
 }
 
-struct Publication {
-    key: StreamKey,
-    shard: ShardHandle,
-    traceparent: String,
-    /// The link that granted it.
-    granted: Option<LinkId>,
-    /// The link that was asked, and the number there.
-    asked: Option<(LinkId, u32)>,
-    /// An origin granted it once: the shard knows where it stands.
-    begun: bool,
-    /// The shard was asked where it stands.
-    reattaching: bool,
-    /// It stands here; known once the shard has answered.
-    resume: Option<(Epoch, u64)>,
-}
-
-struct Subscribed {
-    channel: Arc<Channel>,
-    /// From the first viewer until the stream is let go.
-    span: tracing::Span,
-    /// The link and the number there.
-    at: Option<(LinkId, u32)>,
-    /// Nobody has watched since.
-    idle_since: Option<Instant>,
-    /// The stream was interrupted then.
-    interrupted_since: Option<Instant>,
-    /// Ask again then.
-    retry_at: Option<Instant>,
-}
-
 impl Upstream {
-    /// A task that will dial `addresses`. `reachable` tells how many origins
+    /// A task that will dial the addresses of `sources`. `reachable` tells how many origins
     /// can be given streams.
     pub(crate) fn new(
         setup: LinkSetup,
         patience: Patience,
-        asks: mpsc::UnboundedReceiver<Ask>,
-        addresses: watch::Receiver<node::resolve::Addresses>,
+        sources: Sources,
+        shared: Handle,
         reachable: watch::Sender<usize>,
     ) -> Self {
+        let Sources {
+            asks,
+            news,
+            addresses,
+        } = sources;
         Self {
             setup,
             patience,
             asks,
             events: mpsc::unbounded_channel(),
+            shared,
+            news,
             addresses,
             dialling: BTreeMap::new(),
             link_ids: Arc::default(),
@@ -196,6 +200,7 @@ impl Upstream {
                     None => break,
                 },
                 Some(event) = self.events.1.recv() => self.handle_event(event),
+                Some(news) = self.news.recv() => self.handle_news(news),
                 Ok(()) = self.addresses.changed() => self.dial(),
                 () = sleep_until(deadline) => {
                     let now = Instant::now();
@@ -231,79 +236,19 @@ impl Upstream {
             Ask::Publish {
                 publication,
                 key,
+                token,
                 shard,
                 traceparent,
-            } => {
-                self.publications.insert(
-                    publication,
-                    Publication {
-                        key,
-                        shard,
-                        traceparent,
-                        granted: None,
-                        asked: None,
-                        begun: false,
-                        reattaching: false,
-                        resume: None,
-                    },
-                );
-                self.place(publication);
-            }
+            } => self.publish(publication, key, token, shard, traceparent),
             Ask::Reattach {
                 publication,
                 epoch,
                 next,
-            } => {
-                if let Some(entry) = self.publications.get_mut(&publication) {
-                    entry.reattaching = false;
-                    entry.resume = Some((epoch, next));
-                    self.place(publication);
-                }
-            }
-            Ask::Unpublish { publication } => {
-                if let Some(entry) = self.publications.remove(&publication)
-                    && let Some((link, id)) = entry.asked
-                    && let Some(link) = self.links.get(&link)
-                {
-                    link.handle.send(Command::Unpublish { id, moved: false });
-                }
-            }
+            } => self.reattach(publication, epoch, next),
+            Ask::Affirm { publication } => self.shared.send(ToShared::Affirm(publication)),
+            Ask::Unpublish { publication } => self.unpublish(publication),
             Ask::Join { key, shard } => self.join(key, &shard),
-            Ask::Leave { channel, shard } => {
-                if let Some(entry) = self.channels.get_mut(&channel)
-                    && entry.channel.leave(shard)
-                {
-                    let now = Instant::now();
-                    entry.idle_since = Some(now);
-                    self.wake_by(now + self.patience.linger);
-                }
-            }
-        }
-    }
-
-    fn join(&mut self, key: StreamKey, shard: &ShardHandle) {
-        let id = *self.by_key.entry(key.clone()).or_insert_with(|| {
-            self.next_channel += 1;
-            let id = ChannelId(self.next_channel);
-            let span = info_span!("rtmp.subscribe", stream = %key);
-            let channel = Arc::new(Channel::new(id, key));
-            self.channels.insert(
-                id,
-                Subscribed {
-                    channel,
-                    span,
-                    at: None,
-                    idle_since: None,
-                    interrupted_since: None,
-                    retry_at: None,
-                },
-            );
-            id
-        });
-        if let Some(entry) = self.channels.get_mut(&id) {
-            entry.idle_since = None;
-            entry.channel.join(shard);
-            self.subscribe(id);
+            Ask::Leave { channel, shard } => self.leave(channel, shard),
         }
     }
 
@@ -330,24 +275,8 @@ impl Upstream {
             LinkEvent::Down { link } => {
                 self.links.remove(&link);
                 self.count();
-                for (publication, entry) in &mut self.publications {
-                    if entry.granted == Some(link) {
-                        entry.granted = None;
-                        entry.shard.send(ToShard::Detached {
-                            publication: *publication,
-                            link,
-                        });
-                    }
-                    if entry.asked.is_some_and(|(asked, _)| asked == link) {
-                        entry.asked = None;
-                    }
-                }
-                for entry in self.channels.values_mut() {
-                    if entry.at.is_some_and(|(at, _)| at == link) {
-                        entry.at = None;
-                        entry.interrupt(None);
-                    }
-                }
+                self.detach_publications(link);
+                self.detach_channels(link);
                 self.place_all();
                 self.wake_by(Instant::now() + self.patience.interrupted);
             }
@@ -359,37 +288,23 @@ impl Upstream {
                 self.count();
                 self.place_all();
             }
-            LinkEvent::Granted { link, publication } => {
-                if let Some(entry) = self.publications.get_mut(&publication)
-                    && entry.asked.is_some_and(|(asked, _)| asked == link)
-                {
-                    entry.asked = None;
-                    entry.granted = Some(link);
-                    entry.begun = true;
-                    // A better place may have come up while this one was asked.
-                    self.place(publication);
-                }
-            }
+            LinkEvent::Granted {
+                link,
+                id,
+                publication,
+            } => self.granted((link, id), publication),
             LinkEvent::Refused {
                 link,
+                id,
                 publication,
                 reason,
-            } => {
-                self.refused(link, publication, reason);
-            }
+            } => self.refused((link, id), publication, reason),
             LinkEvent::Ended {
                 link,
+                id,
                 publication,
                 reason,
-            } => {
-                if self
-                    .publications
-                    .get(&publication)
-                    .is_some_and(|p| p.granted == Some(link))
-                {
-                    self.end(publication, reason);
-                }
-            }
+            } => self.ended((link, id), publication, reason),
             LinkEvent::Vacant {
                 link,
                 channel,
@@ -399,63 +314,15 @@ impl Upstream {
         }
     }
 
-    fn refused(&mut self, link: LinkId, publication: PublicationId, reason: Reason) {
-        let Some(entry) = self.publications.get_mut(&publication) else {
-            return;
-        };
-        if entry.asked.is_none_or(|(asked, _)| asked != link) {
-            return;
-        }
-        entry.asked = None;
-        // It stands well where it is, and only could not move.
-        if entry.granted.is_some() && !matches!(reason, Reason::Superseded | Reason::Draining) {
-            return;
-        }
-        if reason == Reason::Draining {
-            if let Some(link) = self.links.get_mut(&link) {
-                link.draining = true;
-            }
-            self.place(publication);
-        } else {
-            self.end(publication, reason);
-        }
-    }
-
-    fn end(&mut self, publication: PublicationId, reason: Reason) {
-        if let Some(entry) = self.publications.remove(&publication) {
-            entry.shard.send(ToShard::Ended {
+    fn handle_news(&mut self, news: News) {
+        match news {
+            News::Claim {
                 publication,
-                reason,
-            });
+                outcome,
+            } => self.claimed(publication, outcome),
+            News::Challenged { publication } => self.challenged(publication),
+            News::Stream { key, state } => self.stream_stands(&key, state),
         }
-    }
-
-    fn vacant(&mut self, link: LinkId, channel: ChannelId, epoch: Epoch, how: Vacancy) {
-        let Some(entry) = self.channels.get_mut(&channel) else {
-            return;
-        };
-        if entry.at.is_none_or(|(at, _)| at != link) {
-            return;
-        }
-        match how {
-            Vacancy::Unpublished => {
-                entry.interrupted_since = None;
-                entry.channel.unpublished(Some(epoch));
-            }
-            Vacancy::Moved => {
-                entry.interrupt(Some(epoch));
-                self.wake_by(Instant::now() + self.patience.interrupted);
-            }
-            Vacancy::Waiting => {}
-            Vacancy::Refused => {
-                let retry = Instant::now() + RETRY;
-                entry.at = None;
-                entry.retry_at = Some(retry);
-                self.wake_by(retry);
-                return;
-            }
-        }
-        self.subscribe(channel);
     }
 
     /// Looks at everything again after the set of origins changed.
@@ -484,82 +351,16 @@ impl Upstream {
         let settled = usable().filter(|(id, link)| held == Some(**id) || now >= link.settled);
         let name = owner(key, settled.map(|(_, link)| &link.origin))
             .or_else(|| owner(key, usable().map(|(_, link)| &link.origin)))?;
-        // The same origin under two addresses, or its next incarnation before the loss of
-        // the last was noticed: the newest link counts.
-        let newest = usable().rfind(|(_, link)| link.origin == *name);
+        self.link_to(name)
+    }
+
+    /// The link to an origin that can be given streams. The same origin under two
+    /// addresses, or its next incarnation before the loss of the last was noticed: the
+    /// newest link counts.
+    fn link_to(&self, origin: &OriginId) -> Option<(LinkId, &Link)> {
+        let usable = |(_, link): &(&LinkId, &Link)| !link.draining && link.origin == *origin;
+        let newest = self.links.iter().rfind(usable);
         newest.map(|(id, link)| (*id, link))
-    }
-
-    /// Brings a publication to its owner, if it is not there or on its way.
-    fn place(&mut self, publication: PublicationId) {
-        let Some(entry) = self.publications.get(&publication) else {
-            return;
-        };
-        let Some((link, to)) = self.owner(&entry.key, entry.granted) else {
-            return;
-        };
-        let busy = entry.reattaching || entry.asked.is_some();
-        if busy || entry.granted == Some(link) {
-            return;
-        }
-        let handle = to.handle.clone();
-        let origin = to.origin.clone();
-        let Some(entry) = self.publications.get_mut(&publication) else {
-            return;
-        };
-        if !entry.begun || entry.resume.is_some() {
-            let id = handle.wire_id();
-            debug!(stream = %entry.key, %origin, "asking for the right to publish");
-            entry.asked = Some((link, id));
-            handle.send(Command::Publish {
-                id,
-                publication,
-                shard: entry.shard.clone(),
-                key: entry.key.clone(),
-                resume: entry.resume.take(),
-                traceparent: entry.traceparent.clone(),
-            });
-        } else {
-            entry.reattaching = true;
-            entry.shard.send(ToShard::Reattach { publication });
-        }
-    }
-
-    /// Subscribes a channel at the owner of its stream, unless it stands well where it is.
-    fn subscribe(&mut self, channel: ChannelId) {
-        let Some(entry) = self.channels.get(&channel) else {
-            return;
-        };
-        if entry.retry_at.is_some() {
-            return;
-        }
-        let here = entry
-            .at
-            .and_then(|(at, id)| Some((at, id, self.links.get(&at)?)));
-        let live = matches!(entry.channel.source(), Source::Live(_));
-        if here.is_some() && live {
-            return;
-        }
-        let Some((link, to)) = self.owner(entry.channel.key(), None) else {
-            return;
-        };
-        if here.as_ref().is_some_and(|(at, ..)| *at == link) {
-            return;
-        }
-        if let Some((_, id, old)) = here {
-            old.handle.send(Command::Unsubscribe { id });
-        }
-        let handle = to.handle.clone();
-        let id = handle.wire_id();
-        debug!(stream = %entry.channel.key(), origin = %to.origin, "subscribing");
-        handle.send(Command::Subscribe {
-            id,
-            channel: entry.channel.clone(),
-            traceparent: node::telemetry::traceparent_of(&entry.span),
-        });
-        if let Some(entry) = self.channels.get_mut(&channel) {
-            entry.at = Some((link, id));
-        }
     }
 
     /// Notes how many origins are up, of how many addresses.
@@ -578,75 +379,13 @@ impl Upstream {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// When something must be looked at again.
-    fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let Patience {
-            linger,
-            interrupted,
-        } = self.patience;
-        let settling = self.links.values().map(|link| link.settled);
-        let channels = self.channels.values().flat_map(|entry| {
-            [
-                entry.idle_since.map(|t| t + linger),
-                entry.interrupted_since.map(|t| t + interrupted),
-                entry.retry_at,
-            ]
-        });
-        settling
-            .chain(channels.flatten())
-            .filter(|at| *at > now)
-            .min()
-    }
-
     fn handle_timeout(&mut self, now: Instant) {
-        let Patience {
-            linger,
-            interrupted,
-        } = self.patience;
-        let links = &self.links;
-        let by_key = &mut self.by_key;
-        self.channels.retain(|_, entry| {
-            if entry
-                .interrupted_since
-                .is_some_and(|t| now >= t + interrupted)
-            {
-                entry.interrupted_since = None;
-                // It came back in the meantime, or it is lost for good.
-                if !matches!(entry.channel.source(), Source::Live(_)) {
-                    entry.channel.unpublished(None);
-                }
-            }
-            let idle = entry.idle_since.is_some_and(|t| now >= t + linger);
-            if !idle || entry.channel.is_wanted() {
-                return true;
-            }
-            debug!(stream = %entry.channel.key(), "letting go of the subscription");
-            if let Some((link, id)) = entry.at
-                && let Some(link) = links.get(&link)
-            {
-                link.handle.send(Command::Unsubscribe { id });
-            }
-            by_key.remove(entry.channel.key());
-            false
-        });
-        for entry in self.channels.values_mut() {
-            if entry.retry_at.is_some_and(|at| now >= at) {
-                entry.retry_at = None;
-            }
-        }
+        self.settle_channels(now);
         self.count();
         self.place_all();
-        self.wake_at = self.next_wake(now);
-    }
-}
-
-impl Subscribed {
-    /// The publish of this epoch, or whichever there is, can come no more from where the
-    /// channel is subscribed.
-    fn interrupt(&mut self, epoch: Option<Epoch>) {
-        if self.channel.interrupted(epoch) {
-            self.interrupted_since = Some(Instant::now());
-        }
+        let settling = self.links.values().map(|link| link.settled);
+        let channels = self.channel_deadlines();
+        self.wake_at = settling.chain(channels).filter(|at| *at > now).min();
     }
 }
 

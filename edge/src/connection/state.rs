@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use model::StreamKey;
 use rtmp::{Carrier, StreamId};
 use session::{
     CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
     ServerSession,
 };
-use tracing::{Span, debug, info_span};
+use tracing::{Span, debug, info, info_span};
 
 use super::Connection;
+use super::objects::Objects;
 use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX};
 use crate::outbox::Outbox;
 use crate::play::{LocalChannel, Next, Viewer};
@@ -34,6 +35,12 @@ pub(super) struct State {
     pub(super) stalled: Option<Instant>,
     /// When it came.
     pub(super) opened: Instant,
+    /// When it was last heard of.
+    pub(super) heard: Instant,
+    /// Publishes that others want, and until when the client may show that it is alive.
+    pub(super) challenged: Vec<(PublicationId, Instant)>,
+    /// Its SharedObjects.
+    pub(super) objects: Objects,
     pub(super) ending: Option<Ending>,
     /// Since when.
     pub(super) ended: Option<Instant>,
@@ -68,6 +75,7 @@ impl State {
     pub(super) fn wants_input(&self) -> bool {
         self.ending.is_none()
             && self.outbox.len() < OUTBOX_HIGH_WATER
+            && !self.objects.is_full()
             && self.streams.values().all(|role| match role {
                 Role::Publishing(uplink) => uplink.wants_frames(),
                 Role::Asking { .. } | Role::Playing(_) => true,
@@ -86,6 +94,40 @@ impl State {
             // We answered what was not asked: a bug of ours, and this client's alone.
             self.end(Ending::Broken(error.to_string()));
         }
+    }
+
+    /// The client may publish on the stream.
+    pub(super) fn accept_publish(
+        &mut self,
+        stream: StreamId,
+        request: RequestId,
+        uplink: Uplink,
+        now: Instant,
+    ) {
+        self.streams
+            .insert(stream, Role::Publishing(Box::new(uplink)));
+        self.reply(request, Reply::Accept, now);
+    }
+
+    /// Nothing was heard of the publisher while somebody else wants its name: it is gone,
+    /// and its socket does not know it yet.
+    pub(super) fn lose_to_challenger(
+        &mut self,
+        own: &Rc<Connection>,
+        shard: &Rc<Shard>,
+        now: Instant,
+    ) {
+        for (publication, _) in std::mem::take(&mut self.challenged) {
+            if let Some((stream, Role::Publishing(_))) = self.publish(publication)
+                && let Some(Role::Publishing(uplink)) = self.streams.remove(&stream)
+            {
+                info!(client = own.number, "a silent publisher loses its name");
+                self.end_publish(shard, *uplink);
+                self.session.handle_notice(stream, Notice::Superseded, now);
+            }
+        }
+        let description = "The publisher was silent.".to_owned();
+        self.session.close(Refusal::Failed { description }, now);
     }
 
     pub(super) fn publish(&mut self, wanted: PublicationId) -> Option<(StreamId, &mut Role)> {
@@ -110,6 +152,20 @@ impl State {
         self.collect();
     }
 
+    /// Carries what the session says to the client, where it says nothing else.
+    pub(super) fn pass_messages(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Message(message) => self.carrier.write_message(&message),
+                Output::Event(Event::Closed { reason }) => self.end(Ending::Session(reason)),
+                Output::Event(event) => {
+                    debug_assert!(false, "telling of objects asks for nothing: {event:?}");
+                }
+            }
+        }
+        self.collect();
+    }
+
     /// Moves what the carrier has to send into the outbox.
     pub(super) fn collect(&mut self) {
         while let Some(bytes) = self.carrier.poll_transmit() {
@@ -129,6 +185,7 @@ impl State {
         if self.ending.is_some() {
             return;
         }
+        self.flush_objects(Instant::now());
         let chunk_size = self.carrier.send_chunk_size();
         let streams: Vec<StreamId>;
         // Nearly every player plays one stream, and needs no list of them.
@@ -178,9 +235,23 @@ impl State {
                 debug!(client = own.number, at = %connect.at, flash = connect.flash_ver, "connect");
                 self.carrier.announce_window(WINDOW, WINDOW);
                 self.carrier.set_chunk_size(shard.settings.chunk_size);
+                self.begin_objects(&connect, shard);
                 self.reply(request, Reply::Accept, now);
             }
-            Event::Call { request, name, .. } => {
+            Event::Object(request) => self.ask_object(own, shard, request, now),
+            Event::Resume {
+                request,
+                session,
+                next,
+            } => self.resume_objects(own, shard, request, (session, next), now),
+            Event::Call {
+                request,
+                name,
+                args,
+            } => {
+                if self.call_object(own, shard, (request, &name, &args)) {
+                    return;
+                }
                 if let Some(request) = request {
                     self.reply(
                         request,
@@ -193,6 +264,7 @@ impl State {
                 request,
                 stream,
                 key,
+                query,
                 ..
             } => {
                 if shard.publications.borrow().len() >= shard.settings.streams {
@@ -209,6 +281,7 @@ impl State {
                 shard.ask(Ask::Publish {
                     publication,
                     key: key.clone(),
+                    token: self.objects.token(publisher(&query)),
                     shard: shard.handle.clone(),
                     traceparent: node::telemetry::traceparent_of(&span),
                 });
@@ -301,6 +374,19 @@ impl State {
         uplink.unpublish();
         shard.ask(Ask::Unpublish { publication });
     }
+}
+
+/// Who a publisher says it is: `publisher` in the query of its stream's name. Who brings
+/// the same stands by for the other instead of being refused. At most
+/// [`TOKEN_BYTES_MAX`](ledger::limits::TOKEN_BYTES_MAX) bytes; a longer one counts as none.
+fn publisher(query: &str) -> Bytes {
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("publisher="))
+        .unwrap_or_default();
+    // One that is cut could be another's.
+    let usable = value.len() <= ledger::limits::TOKEN_BYTES_MAX;
+    Bytes::copy_from_slice(if usable { value.as_bytes() } else { &[] })
 }
 
 /// What a client is told when a limit on streams is reached.

@@ -1,0 +1,362 @@
+//! What travels on a link: commands out in batches of whatever is ready, and what the
+//! origin says to the channel or the publisher it concerns.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fabric::convert::owned;
+use fabric::v1::{self, to_edge, to_origin};
+use fabric::{Arrival, Owed};
+use model::{Epoch, Position, Sequenced};
+use node::process::Failure;
+use tokio::sync::mpsc;
+
+use super::{COMMAND_BATCH, Command, Grant, LinkEvent, LinkHandle, LinkId, Vacancy};
+use crate::channel::{Channel, Item};
+use crate::shard::{PublicationId, ShardHandle, ToShard};
+
+/// Who is behind the numbers of this incarnation.
+#[derive(Default)]
+pub(super) struct Routes {
+    publications: HashMap<u32, (PublicationId, ShardHandle)>,
+    subscriptions: HashMap<u32, Subscription>,
+}
+
+struct Subscription {
+    channel: Arc<Channel>,
+    /// What the origin said last; the numbers of the frames that follow belong to it.
+    epoch: Epoch,
+    debt: Arc<Debt>,
+}
+
+fn lock(routes: &Mutex<Routes>) -> std::sync::MutexGuard<'_, Routes> {
+    routes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sends commands, joining the frames that are ready into one message.
+pub(super) async fn write(
+    inbox: &mut mpsc::UnboundedReceiver<Command>,
+    out: &mpsc::Sender<v1::ToOrigin>,
+    routes: &Mutex<Routes>,
+    commands: &mpsc::UnboundedSender<Command>,
+) -> Result<(), Failure> {
+    let mut ready = Vec::with_capacity(COMMAND_BATCH);
+    loop {
+        if inbox.recv_many(&mut ready, COMMAND_BATCH).await == 0 {
+            return Ok(());
+        }
+        let mut batch = v1::Frames::default();
+        let mut batch_bytes = 0;
+        for command in ready.drain(..) {
+            let body = match command {
+                Command::Frames {
+                    mut frames,
+                    ingest_micros,
+                } => {
+                    if batch.frames.is_empty() {
+                        batch.ingest_micros = ingest_micros;
+                    }
+                    batch_bytes += frames.iter().map(|f| f.payload.len()).sum::<usize>();
+                    batch.frames.append(&mut frames);
+                    if batch_bytes < fabric::BATCH_BYTES
+                        && batch.frames.len() < fabric::BATCH_FRAMES_MAX
+                    {
+                        continue;
+                    }
+                    batch_bytes = 0;
+                    to_origin::Body::Frames(std::mem::take(&mut batch))
+                }
+                other @ (Command::Publish { .. }
+                | Command::Unpublish { .. }
+                | Command::Subscribe { .. }
+                | Command::Unsubscribe { .. }
+                | Command::Credit { .. }) => {
+                    // Whatever is behind frames stays behind them.
+                    if !batch.frames.is_empty() {
+                        batch_bytes = 0;
+                        let body = to_origin::Body::Frames(std::mem::take(&mut batch));
+                        out.send(v1::ToOrigin { body: Some(body) }).await?;
+                    }
+                    control(other, routes, commands)
+                }
+            };
+            out.send(v1::ToOrigin { body: Some(body) }).await?;
+        }
+        if !batch.frames.is_empty() {
+            let body = to_origin::Body::Frames(batch);
+            out.send(v1::ToOrigin { body: Some(body) }).await?;
+        }
+    }
+}
+
+/// A command that is not frames, in wire form; registers who is behind its number.
+fn control(
+    command: Command,
+    routes: &Mutex<Routes>,
+    commands: &mpsc::UnboundedSender<Command>,
+) -> to_origin::Body {
+    match command {
+        Command::Publish {
+            id,
+            publication,
+            shard,
+            key,
+            resume,
+            traceparent,
+        } => {
+            lock(routes).publications.insert(id, (publication, shard));
+            to_origin::Body::Publish(v1::Publish {
+                id,
+                key: Some((&key).into()),
+                resume: Some(v1::Resume {
+                    epoch: resume.0.0,
+                    next: resume.1,
+                }),
+                traceparent,
+            })
+        }
+        Command::Unpublish { id, moved } => {
+            lock(routes).publications.remove(&id);
+            to_origin::Body::Unpublish(v1::Unpublish { id, moved })
+        }
+        Command::Subscribe {
+            id,
+            channel,
+            traceparent,
+        } => {
+            let resume = channel.resume();
+            let key = Some(channel.key().into());
+            let subscription = Subscription {
+                channel,
+                epoch: Epoch::default(),
+                debt: Arc::new(Debt::new(id, commands.clone())),
+            };
+            lock(routes).subscriptions.insert(id, subscription);
+            to_origin::Body::Subscribe(v1::Subscribe {
+                id,
+                key,
+                credit: fabric::LINK_CREDIT,
+                resume: resume.map(|at| v1::Resume {
+                    epoch: at.epoch.0,
+                    next: at.seq.saturating_add(1),
+                }),
+                traceparent,
+            })
+        }
+        Command::Unsubscribe { id } => {
+            lock(routes).subscriptions.remove(&id);
+            to_origin::Body::Unsubscribe(v1::Unsubscribe { id })
+        }
+        Command::Credit { id, bytes } => to_origin::Body::Credit(v1::Credit { id, bytes }),
+        Command::Frames {
+            frames,
+            ingest_micros,
+        } => to_origin::Body::Frames(v1::Frames {
+            frames,
+            ingest_micros,
+        }),
+    }
+}
+
+/// Hands on what the origin says.
+pub(super) async fn read(
+    incoming: &mut tonic::Streaming<v1::ToEdge>,
+    routes: &Mutex<Routes>,
+    link: LinkId,
+    commands: &mpsc::UnboundedSender<Command>,
+    events: &mpsc::UnboundedSender<LinkEvent>,
+) -> Result<(), Failure> {
+    while let Some(message) = incoming.message().await? {
+        match message.body {
+            Some(to_edge::Body::Frames(frames)) => deliver(frames, routes)?,
+            Some(to_edge::Body::Credit(v1::Credit { id, bytes })) => {
+                if let Some((publication, shard)) = lock(routes).publications.get(&id) {
+                    shard.send(ToShard::Credit {
+                        publication: *publication,
+                        link,
+                        bytes,
+                    });
+                }
+            }
+            Some(to_edge::Body::Granted(v1::Granted {
+                id,
+                epoch,
+                next,
+                credit,
+            })) => {
+                let route = lock(routes).publications.get(&id).cloned();
+                if let Some((publication, shard)) = route {
+                    shard.send(ToShard::Granted {
+                        publication,
+                        grant: Grant {
+                            link: LinkHandle {
+                                id: link,
+                                commands: commands.clone(),
+                                next_wire_id: Arc::default(),
+                            },
+                            wire_id: id,
+                            epoch: Epoch(epoch),
+                            next,
+                            credit,
+                        },
+                    });
+                    events.send(LinkEvent::Granted {
+                        link,
+                        id,
+                        publication,
+                    })?;
+                }
+            }
+            Some(to_edge::Body::Refused(refused)) => {
+                let reason = refused.reason();
+                if let Some((publication, _)) = lock(routes).publications.remove(&refused.id) {
+                    events.send(LinkEvent::Refused {
+                        link,
+                        id: refused.id,
+                        publication,
+                        reason,
+                    })?;
+                }
+            }
+            Some(to_edge::Body::Ended(ended)) => {
+                let reason = ended.reason();
+                if let Some((publication, _)) = lock(routes).publications.remove(&ended.id) {
+                    events.send(LinkEvent::Ended {
+                        link,
+                        id: ended.id,
+                        publication,
+                        reason,
+                    })?;
+                }
+            }
+            Some(to_edge::Body::Source(source)) => {
+                let mut routes = lock(routes);
+                if let Some(subscription) = routes.subscriptions.get_mut(&source.id) {
+                    let channel = &subscription.channel;
+                    let how = match source.state() {
+                        v1::source::State::Published => {
+                            subscription.epoch = Epoch(source.epoch);
+                            channel.published(subscription.epoch);
+                            continue;
+                        }
+                        v1::source::State::Waiting => Vacancy::Waiting,
+                        v1::source::State::Unpublished => Vacancy::Unpublished,
+                        v1::source::State::Moved => Vacancy::Moved,
+                        v1::source::State::Refused => Vacancy::Refused,
+                        v1::source::State::Unspecified => continue,
+                    };
+                    let (channel, epoch) = (channel.id(), subscription.epoch);
+                    if how == Vacancy::Refused {
+                        routes.subscriptions.remove(&source.id);
+                    }
+                    events.send(LinkEvent::Vacant {
+                        link,
+                        channel,
+                        epoch,
+                        how,
+                    })?;
+                }
+            }
+            Some(to_edge::Body::Draining(v1::Draining {})) => {
+                events.send(LinkEvent::Draining { link })?;
+            }
+            // A second greeting, or a message of a newer origin: nothing depends on it.
+            Some(to_edge::Body::Welcome(_)) | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Splits a batch by subscription and hands each part to its channel.
+fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
+    // The frames of one subscription lie together, as the origin drains them.
+    let mut frames = frames.frames.into_iter().peekable();
+    while let Some(id) = frames.peek().map(|frame| frame.id) {
+        let route = lock(routes)
+            .subscriptions
+            .get(&id)
+            .map(|s| (s.channel.clone(), s.epoch, s.debt.clone()));
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while let Some(wire) = frames.next_if(|frame| frame.id == id) {
+            bytes += wire.payload.len();
+            let epoch = route
+                .as_ref()
+                .map_or(Epoch::default(), |(_, epoch, _)| *epoch);
+            items.push(match fabric::convert::arrival(wire)? {
+                Arrival::InForce { seq, frame } => {
+                    Item::InForce(Position { epoch, seq }, owned(frame))
+                }
+                Arrival::Numbered { seq, frame } => Item::Frame(Sequenced {
+                    at: Position { epoch, seq },
+                    frame: owned(frame),
+                }),
+            });
+        }
+        // What comes for a subscription that we let go has no taker.
+        if let Some((channel, _, debt)) = route {
+            debt.receive(bytes)?;
+            let credit: Arc<dyn Send + Sync> = Arc::new(Returned { bytes, debt });
+            channel.push(items, &credit);
+        }
+    }
+    Ok(())
+}
+
+/// What a subscription has sent and has not got back.
+struct Debt {
+    id: u32,
+    commands: mpsc::UnboundedSender<Command>,
+    state: Mutex<(u64, Owed)>,
+}
+
+impl Debt {
+    fn new(id: u32, commands: mpsc::UnboundedSender<Command>) -> Self {
+        Self {
+            id,
+            commands,
+            state: Mutex::new((0, Owed::new(fabric::LINK_CREDIT))),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, (u64, Owed)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes arrived. This is the bound on what waits for the shards.
+    fn receive(&self, bytes: usize) -> Result<(), Failure> {
+        let mut state = self.state();
+        state.0 += bytes as u64;
+        if state.0 > OUTSTANDING_MAX {
+            return Err("the origin sends more than it has credit for".into());
+        }
+        Ok(())
+    }
+
+    /// The shards have taken bytes.
+    fn taken(&self, bytes: usize) {
+        let mut state = self.state();
+        state.0 -= bytes as u64;
+        // Its own check is against more than has arrived, which was made above.
+        let _ = state.1.receive(bytes);
+        if let Some(bytes) = state.1.take_due() {
+            let _ = self.commands.send(Command::Credit { id: self.id, bytes });
+        }
+    }
+}
+
+/// What an honest origin can have under way: its credit, the frame that crosses it, and
+/// what we keep back until a quarter of the credit is due.
+const OUTSTANDING_MAX: u64 = 2 * fabric::LINK_CREDIT + fabric::limits::FRAME_PAYLOAD_MAX as u64;
+
+/// Bytes that are given back to the origin when the last shard has taken them.
+struct Returned {
+    bytes: usize,
+    debt: Arc<Debt>,
+}
+
+impl Drop for Returned {
+    fn drop(&mut self) {
+        self.debt.taken(self.bytes);
+    }
+}

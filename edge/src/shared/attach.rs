@@ -1,0 +1,247 @@
+//! The way to the replicated log: one stream to one origin at a time.
+//!
+//! All origins apply the same log, so any will do. An edge stays where it is; when the
+//! stream breaks it goes to the next address, in an order of its own, so that edges spread
+//! over the origins.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fabric::v1::{self, shared_client::SharedClient};
+use node::link::{Address, Settings};
+use node::process::{Failure, chain};
+use node::resolve::Addresses;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, info, info_span};
+
+use crate::route::preference;
+
+/// A hung origin must be left before the leader counts the edge as lost (5 s by default), so
+/// it is asked more often than a media link.
+const PING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(1));
+
+/// The first and the longest pause once every address has been tried.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(800));
+
+/// An origin that does not take the stream within this does not serve it.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// gRPC messages queued in front of HTTP/2. Short: what is behind them is still joined.
+const OUT_QUEUE: usize = 4;
+
+/// gRPC messages that were read and are not yet looked at.
+const IN_QUEUE: usize = 4;
+
+/// Bytes of one gRPC message above which another is begun.
+const MESSAGE_BYTES: usize = 256 * 1024;
+
+/// What becomes of the way.
+#[derive(Debug)]
+pub(super) enum Way {
+    /// The origin answers: say who we are.
+    Open,
+    /// The origin said this.
+    Heard(Vec<Bytes>),
+    /// The stream is over.
+    Broken,
+}
+
+/// The way to the log.
+pub(super) struct Attach {
+    edge: String,
+    addresses: watch::Receiver<Addresses>,
+    /// Which address of the order is tried, and how many have failed in a row.
+    turn: usize,
+    failed: usize,
+    number: u64,
+    current: Option<Current>,
+    news: (mpsc::Sender<Numbered>, mpsc::Receiver<Numbered>),
+}
+
+/// An event of this attempt.
+type Numbered = (u64, Event);
+
+enum Event {
+    Dialled(mpsc::Sender<v1::ToLedger>),
+    Heard(Vec<Bytes>),
+    Broken,
+}
+
+struct Current {
+    task: JoinHandle<()>,
+    out: Option<mpsc::Sender<v1::ToLedger>>,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Attach {
+    pub(super) fn new(edge: String, addresses: watch::Receiver<Addresses>) -> Self {
+        Self {
+            edge,
+            addresses,
+            turn: 0,
+            failed: 0,
+            number: 0,
+            current: None,
+            news: mpsc::channel(IN_QUEUE),
+        }
+    }
+
+    /// Whether there is another origin to go to.
+    pub(super) fn has_choice(&self) -> bool {
+        self.addresses.borrow().len() > 1
+    }
+
+    /// Goes to the next origin.
+    pub(super) fn next(&mut self) {
+        self.turn += 1;
+        self.failed += 1;
+        self.current = None;
+        self.dial();
+    }
+
+    /// Goes to an origin, unless it is there or on its way.
+    pub(super) fn dial(&mut self) {
+        if self.current.is_some() {
+            return;
+        }
+        let addresses = self.addresses.borrow_and_update().clone();
+        let mut order: Vec<_> = addresses.iter().collect();
+        order.sort_by_key(|address| preference(&self.edge, &address.to_string()));
+        if order.is_empty() {
+            return;
+        }
+        let address = order[self.turn % order.len()].clone();
+        // Once around without a pause; then it is not this or that origin that is missing.
+        let rounds = self.failed / order.len();
+        let pause = match rounds {
+            0 => Duration::ZERO,
+            rounds => BACKOFF.0.saturating_mul(1 << rounds.min(8)).min(BACKOFF.1),
+        };
+        self.number += 1;
+        let (number, news, edge) = (self.number, self.news.0.clone(), self.edge.clone());
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            if let Err(error) = run(&address, &edge, number, &news).await {
+                debug!(origin = %address, error = %chain(&*error), "not attached to the log");
+            }
+            let _ = news.send((number, Event::Broken)).await;
+        });
+        self.current = Some(Current { task, out: None });
+    }
+
+    /// What happens; sends `ready` meanwhile, as there is room. Cancel safe.
+    pub(super) async fn happens(&mut self, ready: &mut Vec<Bytes>) -> Way {
+        loop {
+            self.send(ready);
+            let Self {
+                news,
+                addresses,
+                current,
+                ..
+            } = self;
+            let out = current.as_ref().and_then(|current| current.out.as_ref());
+            tokio::select! {
+                Some((number, event)) = news.1.recv() => {
+                    let Some(current) = self.current.as_mut().filter(|_| number == self.number)
+                    else {
+                        continue;
+                    };
+                    match event {
+                        Event::Dialled(out) => {
+                            current.out = Some(out);
+                            return Way::Open;
+                        }
+                        Event::Heard(messages) => return Way::Heard(messages),
+                        Event::Broken => return Way::Broken,
+                    }
+                }
+                () = room(out), if !ready.is_empty() => {}
+                Ok(()) = addresses.changed() => self.dial(),
+            }
+        }
+    }
+
+    /// It serves: the next break is not the failure of an address that never answered.
+    pub(super) fn serves(&mut self) {
+        self.failed = 0;
+    }
+
+    /// Sends what is ready and has room.
+    fn send(&self, ready: &mut Vec<Bytes>) {
+        let Some(out) = self
+            .current
+            .as_ref()
+            .and_then(|current| current.out.as_ref())
+        else {
+            return;
+        };
+        while !ready.is_empty() {
+            let Ok(room) = out.try_reserve() else {
+                return;
+            };
+            let mut bytes = 0;
+            let count = ready
+                .iter()
+                .take_while(|message| {
+                    let before = bytes;
+                    bytes += message.len();
+                    before == 0 || bytes <= MESSAGE_BYTES
+                })
+                .count();
+            let messages = ready.drain(..count).collect();
+            room.send(v1::ToLedger { messages });
+        }
+    }
+}
+
+/// Resolves when one more message can be sent.
+async fn room(out: Option<&mpsc::Sender<v1::ToLedger>>) {
+    match out {
+        Some(out) => match out.reserve().await {
+            Ok(_permit) => {}
+            // It is over, which is told on its own.
+            Err(_) => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn run(
+    address: &Address,
+    edge: &str,
+    number: u64,
+    news: &mpsc::Sender<Numbered>,
+) -> Result<(), Failure> {
+    let settings = Settings {
+        ping_interval: PING.0,
+        ping_timeout: PING.1,
+        connect_timeout: ACCEPT_TIMEOUT,
+        ..Settings::default()
+    };
+    let channel = node::link::dial(address, &settings, None).await?;
+    let mut client = SharedClient::new(channel)
+        .max_decoding_message_size(fabric::GRPC_MESSAGE_MAX)
+        .max_encoding_message_size(fabric::GRPC_MESSAGE_MAX);
+    let (out, outgoing) = mpsc::channel(OUT_QUEUE);
+    news.send((number, Event::Dialled(out))).await?;
+    let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
+    let span = info_span!("fabric.shared", edge, %address);
+    span.in_scope(|| node::telemetry::inject(request.metadata_mut()));
+    let mut incoming = tokio::time::timeout(ACCEPT_TIMEOUT, client.attach(request))
+        .await
+        .map_err(|_| "the origin did not take the stream in time")??
+        .into_inner();
+    info!(%address, "attached to the log");
+    while let Some(v1::ToReplica { messages }) = incoming.message().await? {
+        news.send((number, Event::Heard(messages))).await?;
+    }
+    debug!(%address, "the origin ended the attachment");
+    Ok(())
+}
