@@ -417,7 +417,7 @@ fn any_value() -> impl Strategy<Value = SlotValue> {
             vec((".{0,5}", inner), 0..4).prop_map(Value::ecma_array),
         ]
     });
-    tree.prop_map(|tree| value(tree))
+    tree.prop_map(value)
 }
 
 fn any_event() -> impl Strategy<Value = WireEvent> {
