@@ -10,8 +10,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use amf::Value;
-use rtmp::{Carrier, Message, StreamId};
-use session::client::{CallId, Closed, Event, Output, PlayRequest};
+use rtmp::{Carrier, Message, MessageKind, StreamId, UserControl};
+use session::client::{CallId, Closed, Event, Output, PlayRequest, Welcome};
 use session::{ClientSession, PublishMode};
 use tokio::time::timeout;
 
@@ -31,13 +31,16 @@ pub struct Connection {
     session: ClientSession,
     events: VecDeque<(Event, Instant)>,
     over: Option<Over>,
+    welcome: Option<Box<Welcome>>,
+    pongs: u64,
+    heard: Instant,
     patience: Duration,
     encoder_manners: bool,
 }
 
 /// Why nothing more will come.
 #[derive(Clone, Debug)]
-enum Over {
+pub(crate) enum Over {
     Session(Closed),
     Disconnected,
     Io(io::ErrorKind, String),
@@ -75,17 +78,24 @@ impl Connection {
             session,
             events: VecDeque::new(),
             over: None,
+            welcome: None,
+            pongs: 0,
+            heard: Instant::now(),
             patience: options.patience,
             encoder_manners: options.encoder_manners,
         };
-        connection
+        let welcome = connection
             .wait("connect", |event| {
                 if let Event::Rejected(rejection) = event {
                     return Some(Err(Error::Rejected(rejection.clone())));
                 }
-                matches!(event, Event::Connected(_)).then_some(Ok(()))
+                let Event::Connected(welcome) = event else {
+                    return None;
+                };
+                Some(Ok(welcome.clone()))
             })
             .await??;
+        connection.welcome = Some(welcome);
         connection.carrier.set_chunk_size(options.chunk_size);
         Ok(connection)
     }
@@ -236,6 +246,32 @@ impl Connection {
         self.pipe.unsent()
     }
 
+    /// What the server said when it accepted `connect`.
+    #[must_use]
+    pub fn welcome(&self) -> Option<&Welcome> {
+        self.welcome.as_deref()
+    }
+
+    /// Asks for a sign of life: a PingRequest, which the server answers below everything
+    /// that an application does (RTMP 1.0 §7.1.7). [`Self::pongs`] counts the answers.
+    pub fn ping(&mut self, stamp: u32) {
+        self.collect();
+        let ping = Message::user_control(UserControl::PingRequest(stamp));
+        self.carrier.write_message(&ping);
+    }
+
+    /// How many pings were answered.
+    #[must_use]
+    pub const fn pongs(&self) -> u64 {
+        self.pongs
+    }
+
+    /// When anything came from the server last.
+    #[must_use]
+    pub const fn heard(&self) -> Instant {
+        self.heard
+    }
+
     /// Bytes received so far, the handshake among them.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
@@ -316,8 +352,13 @@ impl Connection {
         .await?
     }
 
+    /// Why nothing more will come, if that is so.
+    pub(crate) const fn ending(&self) -> Option<&Over> {
+        self.over.as_ref()
+    }
+
     /// Writes and reads until something was moved.
-    async fn progress(&mut self) -> Result<(), Error> {
+    pub(crate) async fn progress(&mut self) -> Result<(), Error> {
         if let Some(over) = &self.over {
             return Err(over.to_error());
         }
@@ -356,10 +397,12 @@ impl Connection {
             },
         };
         match moved {
-            Ok(Moved::Read) => self
-                .carrier
-                .handle_bytes(self.pipe.input())
-                .map_err(Over::Carrier),
+            Ok(Moved::Read) => {
+                self.heard = Instant::now();
+                self.carrier
+                    .handle_bytes(self.pipe.input())
+                    .map_err(Over::Carrier)
+            }
             Ok(Moved::Written) => Ok(()),
             Ok(Moved::End) => Err(Over::Disconnected),
             Err(error) => Err(Over::Io(error.kind(), error.to_string())),
@@ -370,6 +413,9 @@ impl Connection {
     fn collect(&mut self) {
         let now = Instant::now();
         while let Some(message) = self.carrier.poll_message() {
+            if is_pong(&message) {
+                self.pongs += 1;
+            }
             if let Err(error) = self.session.handle_message(message) {
                 self.over.get_or_insert(Over::Misbehaved(error));
                 break;
@@ -401,6 +447,14 @@ impl Connection {
     }
 }
 
+fn is_pong(message: &Message) -> bool {
+    message.kind == MessageKind::UserControl
+        && matches!(
+            UserControl::decode(&message.payload),
+            Ok(UserControl::PingResponse(_))
+        )
+}
+
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
@@ -413,7 +467,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Over {
-    fn to_error(&self) -> Error {
+    pub(crate) fn to_error(&self) -> Error {
         match self {
             Self::Session(reason) => Error::Closed(reason.clone()),
             Self::Disconnected => Error::Disconnected,

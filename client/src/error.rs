@@ -73,6 +73,15 @@ pub enum Error {
     /// The server answered a call with an error.
     #[error("the call failed: {} {}", .0.code, .0.description)]
     CallFailed(Box<Status>),
+    /// The server refused a shared object, or a change of it.
+    #[error("the server refused the shared object: {0}")]
+    Object(String),
+    /// A shared object's name, or a slot's, that is none.
+    #[error("not a name of a shared object or a slot")]
+    Name(#[from] model::NameError),
+    /// The connection uses the shared object already.
+    #[error("the shared object {0} is in use on this connection")]
+    InUse(String),
     /// The server took the publish away without an error of its own.
     #[error("the server ended the publish: {0}")]
     Unpublished(String),
@@ -114,13 +123,13 @@ impl Error {
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::Url(_) | Self::TlsSetup { .. } => Blame::Caller,
+            Self::Url(_) | Self::TlsSetup { .. } | Self::Name(_) | Self::InUse(_) => Blame::Caller,
             Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Timeout { .. }
             | Self::Rejected(_) => Blame::Connection,
-            Self::Refused { .. } | Self::CallFailed(_) => Blame::Stream,
+            Self::Refused { .. } | Self::CallFailed(_) | Self::Object(_) => Blame::Stream,
             Self::Unpublished(_)
             | Self::Closed(_)
             | Self::Disconnected
@@ -142,9 +151,13 @@ impl Error {
         match self {
             Self::Rejected(rejection) => Some(&rejection.status.code),
             Self::Refused { status, .. } | Self::CallFailed(status) => Some(&status.code),
-            Self::Unpublished(code) | Self::Closed(Closed::ByServer(code)) => Some(code),
+            Self::Unpublished(code)
+            | Self::Object(code)
+            | Self::Closed(Closed::ByServer(code)) => Some(code),
             Self::Closed(Closed::Here | Closed::Rejected | Closed::ConnectTimeout)
             | Self::Url(_)
+            | Self::Name(_)
+            | Self::InUse(_)
             | Self::TlsSetup { .. }
             | Self::Resolve { .. }
             | Self::Connect { .. }

@@ -35,19 +35,27 @@
 mod connection;
 mod error;
 pub mod limits;
+mod multi;
+mod net;
 mod options;
 mod player;
 mod publisher;
+mod sync;
 mod tls;
 mod transport;
 mod url;
 
 pub use connection::Connection;
 pub use error::{Blame, Error};
+pub use net::{
+    NetConnection, NetEvent, NetEvents, NetStream, NetStreamEvents, ObjectEvent, SharedObject,
+    SharedObjectEvents, StreamEvent,
+};
 pub use options::{Options, Trust};
 pub use player::{Arrival, Ended, Item, Player};
 pub use publisher::Publisher;
 pub use session::client::{Closed, Event, PlayRequest, Rejection, Status};
 pub use session::{PlayStart, PublishMode};
+pub use sync::{Change, Data, SyncCode, SyncEvent, code_name};
 pub use transport::Transport;
 pub use url::{Scheme, Target, UrlError};

@@ -21,3 +21,11 @@ pub const SLICES_MAX: usize = 64;
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 const _: () = assert!(SLICES_MAX <= 1024);
+
+/// Pieces of work that wait for a connection's task. One may be a key frame; whoever has
+/// more waits.
+pub const TURNS_MAX: usize = 16;
+
+/// Events that wait for the one who asked for them. When there are more, those behind
+/// wait in the connection ([`EVENTS_WAITING_MAX`]).
+pub const EVENTS_MAX: usize = 256;

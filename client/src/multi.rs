@@ -1,0 +1,7 @@
+//! Several servers as one.
+#![allow(dead_code)]
+
+mod history;
+pub mod limits;
+mod machine;
+mod mirror;

@@ -1,0 +1,263 @@
+//! The task of one connection.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use amf::Value;
+use model::ObjectName;
+use rtmp::StreamId;
+use session::ClientSession;
+use session::client::{CallId, Event};
+use tokio::sync::{mpsc, oneshot};
+
+use super::object::Seat;
+use super::stream::Lane;
+use super::{Leave, NetEvent};
+use crate::connection::Over;
+use crate::limits::UNSENT_MAX;
+use crate::{Connection, Error};
+
+/// A piece of work that a handle gives to the task.
+pub(crate) type Turn = Box<dyn FnOnce(&mut Task) + Send>;
+
+/// The connection and who waits for what of it.
+pub(crate) struct Task {
+    connection: Connection,
+    over: Arc<OnceLock<Over>>,
+    events: mpsc::Sender<NetEvent>,
+    calls: BTreeMap<CallId, oneshot::Sender<Result<Value, Error>>>,
+    opening: BTreeMap<CallId, Opening>,
+    pub(super) streams: BTreeMap<StreamId, Lane>,
+    pub(super) objects: BTreeMap<ObjectName, Seat>,
+    pings: VecDeque<(u64, oneshot::Sender<()>)>,
+    asked: u64,
+    closing: Option<oneshot::Sender<Result<(), Error>>>,
+    /// What a receiver has no room for yet. Nothing behind it is given out before.
+    held: Option<Held>,
+}
+
+struct Opening {
+    lane: Lane,
+    answer: oneshot::Sender<Result<StreamId, Error>>,
+}
+
+type Held = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Task {
+    pub(super) fn new(
+        connection: Connection,
+        events: mpsc::Sender<NetEvent>,
+        over: Arc<OnceLock<Over>>,
+    ) -> Self {
+        Self {
+            connection,
+            over,
+            events,
+            calls: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            pings: VecDeque::new(),
+            asked: 0,
+            closing: None,
+            held: None,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut turns: mpsc::Receiver<Turn>,
+        mut left: mpsc::UnboundedReceiver<Leave>,
+    ) {
+        while self.closing.is_none() {
+            self.give_out();
+            if let Some(over) = self.connection.ending() {
+                // Whoever waits for an answer waits in vain; what came before the end is
+                // still given out.
+                let _ = self.over.set(over.clone());
+                turns.close();
+                self.calls.clear();
+                self.opening.clear();
+                self.pings.clear();
+                match self.held.take() {
+                    Some(held) => held.await,
+                    None => return,
+                }
+                continue;
+            }
+            let room = self.connection.unsent() <= UNSENT_MAX;
+            tokio::select! {
+                () = wait(&mut self.held) => self.held = None,
+                turn = turns.recv(), if room => match turn {
+                    Some(turn) => turn(&mut self),
+                    None => break,
+                },
+                Some(who) = left.recv() => self.let_go(&who),
+                // Why it ended is looked up at the next turn.
+                _ = self.connection.progress() => {}
+            }
+        }
+        let _ = self.over.set(Over::Session(session::client::Closed::Here));
+        let closed = self.connection.close().await;
+        if let Some(answer) = self.closing {
+            let _ = answer.send(closed);
+        }
+    }
+
+    pub(crate) fn session(&mut self) -> &mut ClientSession {
+        self.connection.session()
+    }
+
+    /// Remembers who waits for the answer to a call.
+    pub(super) fn expect(
+        &mut self,
+        call: Result<CallId, session::client::Error>,
+        answer: oneshot::Sender<Result<Value, Error>>,
+    ) {
+        match call {
+            Ok(call) => {
+                self.calls.insert(call, answer);
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error.into()));
+            }
+        }
+    }
+
+    /// Makes a message stream.
+    pub(super) fn open(&mut self, lane: Lane, answer: oneshot::Sender<Result<StreamId, Error>>) {
+        match self.session().create_stream() {
+            Ok(call) => {
+                self.opening.insert(call, Opening { lane, answer });
+            }
+            Err(error) => {
+                let _ = answer.send(Err(error.into()));
+            }
+        }
+    }
+
+    pub(super) fn ping(&mut self, answer: oneshot::Sender<()>) {
+        self.asked += 1;
+        self.connection
+            .ping(u32::try_from(self.asked & 0xffff_ffff).unwrap_or_default());
+        self.pings.push_back((self.asked, answer));
+    }
+
+    pub(super) fn close(&mut self, answer: oneshot::Sender<Result<(), Error>>) {
+        self.closing = Some(answer);
+    }
+
+    /// Gives something to a receiver, now or when it has room.
+    pub(super) fn give<T: Send + 'static>(&mut self, to: &mpsc::Sender<T>, what: T) {
+        match to.try_send(what) {
+            // Whoever has dropped the receiver does not want to know.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+            Err(mpsc::error::TrySendError::Full(what)) => {
+                let to = to.clone();
+                let before = self.held.take();
+                self.held = Some(Box::pin(async move {
+                    if let Some(before) = before {
+                        before.await;
+                    }
+                    let _ = to.send(what).await;
+                }));
+            }
+        }
+    }
+
+    /// Gives out what has arrived, until a receiver has no room.
+    fn give_out(&mut self) {
+        while self
+            .pings
+            .front()
+            .is_some_and(|(number, _)| *number <= self.connection.pongs())
+        {
+            if let Some((_, answer)) = self.pings.pop_front() {
+                let _ = answer.send(());
+            }
+        }
+        while self.held.is_none() {
+            let Some((event, at)) = self.connection.poll_event() else {
+                return;
+            };
+            self.sort(event, at);
+        }
+    }
+
+    fn sort(&mut self, event: Event, at: Instant) {
+        match event {
+            Event::StreamReady { call, stream } => self.opened(call, stream),
+            Event::Result { call, value } => {
+                if let Some(answer) = self.calls.remove(&call) {
+                    let _ = answer.send(Ok(value));
+                }
+            }
+            Event::Failed { call, status } => {
+                if let Some(answer) = self.calls.remove(&call) {
+                    let _ = answer.send(Err(Error::CallFailed(status)));
+                } else if let Some(opening) = self.opening.remove(&call) {
+                    let step = "createStream";
+                    let _ = opening.answer.send(Err(Error::Refused { step, status }));
+                }
+            }
+            Event::Call {
+                request,
+                name,
+                args,
+            } => {
+                let call = NetEvent::Call {
+                    request,
+                    name,
+                    args,
+                };
+                self.give(&self.events.clone(), call);
+            }
+            Event::Status { stream, status } if stream == StreamId::CONNECTION => {
+                // Some servers refuse in the name of the connection.
+                if status.is_error() {
+                    for lane in self.streams.values_mut() {
+                        lane.refuse(&status);
+                    }
+                }
+                self.give(&self.events.clone(), NetEvent::Status(status));
+            }
+            Event::Status { stream, status } => self.stream_status(stream, status),
+            Event::Message(message) => self.stream_message(message, at),
+            Event::Progress { stream, progress } => self.stream_progress(stream, progress),
+            Event::Object(message) => self.object_message(&message),
+            Event::Connected(_) | Event::Rejected(_) | Event::Closed { .. } => {}
+        }
+    }
+
+    fn opened(&mut self, call: CallId, stream: StreamId) {
+        let Some(opening) = self.opening.remove(&call) else {
+            return;
+        };
+        self.streams.insert(stream, opening.lane);
+        if opening.answer.send(Ok(stream)).is_err() {
+            // Whoever wanted it has gone.
+            self.let_go(&Leave::Stream(stream));
+        }
+    }
+
+    fn let_go(&mut self, who: &Leave) {
+        match who {
+            Leave::Stream(stream) => {
+                if self.streams.remove(stream).is_some() {
+                    // It is ours as long as the session is not over, and then it is gone.
+                    let _ = self.session().delete_stream(*stream);
+                }
+            }
+            Leave::Object(name) => self.release(name),
+        }
+    }
+}
+
+async fn wait(held: &mut Option<Held>) {
+    match held {
+        Some(held) => held.await,
+        None => std::future::pending().await,
+    }
+}
