@@ -257,4 +257,3 @@ pub(crate) fn put_several<'a, T: Coded + 'a>(
         item.put(to);
     }
 }
-

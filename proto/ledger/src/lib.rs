@@ -25,13 +25,27 @@
 //!   leaves a gap is not applied ([`effect::Answer::OutOfOrder`]).
 //! * An answer is given where the change is applied, in one step with it.
 
+mod claim;
 pub mod codec;
 pub mod command;
+mod dedup;
 pub mod effect;
+mod graveyard;
+mod home;
+mod interest;
+pub mod leases;
 mod ledger;
 pub mod limits;
+mod lock;
+mod object;
+pub mod replica;
+mod snapshot;
+pub mod watchers;
 pub mod wire;
 
 pub use command::{Command, Proposal, Request};
 pub use effect::{Answer, Applied, Effect};
+pub use leases::Leases;
 pub use ledger::Ledger;
+pub use replica::Replica;
+pub use watchers::Watchers;

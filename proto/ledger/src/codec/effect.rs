@@ -1,9 +1,7 @@
 //! What an entry did, on its way to an edge.
 
 use super::{Coded, Error, Reader, put_bytes, put_several};
-use crate::effect::{
-    Answer, Applied, Decision, Effect, ObjectChange, ObjectSync, StreamState,
-};
+use crate::effect::{Answer, Applied, Decision, Effect, ObjectChange, ObjectSync, StreamState};
 use crate::limits::{
     BATCH_OPS_MAX, COMMAND_BYTES_MAX, LIMIT_NAMES, MESSAGE_BYTES_MAX, SLOTS_MAX, TRACE_BYTES_MAX,
 };
