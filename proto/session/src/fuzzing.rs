@@ -5,6 +5,7 @@
 //! notices, and time. A model beside the session keeps the books.
 
 mod input;
+mod object;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,13 +15,16 @@ use rtmp::{Message, MessageKind, StreamId};
 
 use self::input::{Input, command};
 use crate::error::Error;
-use crate::event::{Event, Notice, Output, Reply, RequestId};
-use crate::limits::{OPEN_CALLS_MAX, STREAMS_MAX, WAITING_MESSAGES_MAX};
+use crate::event::{Event, Notice, ObjectEncoding, Output, Reply, RequestId};
+use crate::limits::{OBJECTS_PER_CLIENT_MAX, OPEN_CALLS_MAX, STREAMS_MAX, WAITING_MESSAGES_MAX};
+use crate::object::{Bounds, ObjectMessage};
 use crate::server::{ServerSession, ServerSetup};
 
 /// The most outputs one operation may cause: an accepted `connect` with all that waited
 /// for it, each with its handful of messages.
 const OUTPUTS_MAX: usize = 16 * (WAITING_MESSAGES_MAX + 1);
+
+pub use self::object::object;
 
 /// Runs the operations that the bytes stand for. When a session is over, the next one
 /// begins.
@@ -100,7 +104,9 @@ fn operate(
         _ => {
             match input.byte().unwrap_or(0) % 8 {
                 0 => session.close(input.refusal(), *now),
-                1..=4 => session.handle_traffic(*now),
+                1 | 2 => session.handle_traffic(*now),
+                3 => return session.handle_message(input.object(), *now),
+                4 => session.handle_object(&input.object_update(), *now),
                 _ => drop(session.request_reconnect(Some("rtmp://h/a"), *now)),
             }
             Ok(())
@@ -213,6 +219,10 @@ impl Books {
         }
         assert!(outputs <= OUTPUTS_MAX, "{outputs} outputs of one operation");
         assert!(self.held.len() <= STREAMS_MAX, "too many streams");
+        assert!(
+            session.objects_used() <= OBJECTS_PER_CLIENT_MAX,
+            "too many objects"
+        );
         let calls = self
             .asked
             .values()
@@ -305,11 +315,13 @@ fn check_message(message: &Message) {
             amf::amf0::read_all(message.payload.get(1..).unwrap_or_default()).is_ok()
         }
         MessageKind::UserControl => rtmp::UserControl::decode(&message.payload).is_ok(),
-        MessageKind::Audio
-        | MessageKind::Video
-        | MessageKind::DataAmf3
-        | MessageKind::SharedObjectAmf3
-        | MessageKind::SharedObjectAmf0 => false,
+        MessageKind::SharedObjectAmf0 => is_object(message, ObjectEncoding::Amf0),
+        MessageKind::SharedObjectAmf3 => is_object(message, ObjectEncoding::Amf3),
+        MessageKind::Audio | MessageKind::Video | MessageKind::DataAmf3 => false,
     };
     assert!(read, "an unreadable message leaves: {message:?}");
+}
+
+fn is_object(message: &Message, encoding: ObjectEncoding) -> bool {
+    ObjectMessage::decode(&message.payload, encoding, Bounds::UPDATES).is_ok()
 }

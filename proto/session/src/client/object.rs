@@ -23,6 +23,11 @@
 //! While one batch is not answered no other is sent; writes gather, and only the last of a
 //! slot is kept. An answer to a slot is Success; or a Change or Remove of it, which is a
 //! refusal, except that the answer to our Remove is a Remove.
+//!
+//! Another's Change that crosses our request looks like a refusal, and with the usual policy
+//! foretells one: who is first wins. A server that lets the last win accepts the request all
+//! the same, and then a Reject is followed by a Success. What was sent is remembered for
+//! that, so the slot ends with the value that the server has.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -31,7 +36,7 @@ use amf::Value;
 use model::{ObjectKind, ObjectName, SlotName};
 
 use super::error::Error;
-use super::limits::SLOTS_MAX;
+use super::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, SLOTS_MAX};
 use crate::object::wire::{ObjectMessage, WireEvent};
 use crate::object::{decode_value, encode_value};
 
@@ -119,6 +124,8 @@ pub struct RemoteObject {
     /// Sent and not answered.
     pending: BTreeMap<SlotName, Wish>,
     pending_clear: bool,
+    /// Sent and refused, as it seems: what a late Success means.
+    refused: BTreeMap<SlotName, Wish>,
     /// Written and not sent.
     dirty: BTreeMap<SlotName, Wish>,
     dirty_clear: bool,
@@ -139,6 +146,7 @@ impl RemoteObject {
             slots: BTreeMap::new(),
             pending: BTreeMap::new(),
             pending_clear: false,
+            refused: BTreeMap::new(),
             dirty: BTreeMap::new(),
             dirty_clear: false,
             flush: false,
@@ -231,6 +239,7 @@ impl RemoteObject {
     /// lets a server refuse it if another was first.
     pub fn lost(&mut self) {
         self.phase = Phase::Idle;
+        self.refused.clear();
         let dirty = std::mem::take(&mut self.dirty);
         let clear = std::mem::take(&mut self.pending_clear);
         if self.dirty_clear {
@@ -268,7 +277,8 @@ impl RemoteObject {
         self.dirty_clear = true;
     }
 
-    /// Sends what was written since the last time, as one batch; or as soon as the batch
+    /// Sends what was written since the last time, as one batch (as several, one after the
+    /// other, if it is more than a server takes at once); or as soon as the batch
     /// before is answered and the object is used.
     pub fn flush(&mut self) {
         if !self.is_dirty() {
@@ -280,13 +290,21 @@ impl RemoteObject {
         }
         self.flush = false;
         let mut events = Vec::new();
+        let mut bytes = 0;
         self.pending_clear = std::mem::take(&mut self.dirty_clear);
         if self.pending_clear {
             events.push(WireEvent::RequestClear);
         }
-        for (slot, wish) in std::mem::take(&mut self.dirty) {
+        while let Some((slot, wish)) = self.dirty.pop_first() {
             // What cannot be written was refused by `set`.
             let value = wish.as_ref().and_then(|value| encode_value(value).ok());
+            bytes += slot.as_str().len() + value.as_ref().map_or(0, |value| value.0.len());
+            let full = events.len() >= BATCH_EVENTS_MAX || bytes > BATCH_BYTES_MAX;
+            if full && !events.is_empty() {
+                self.dirty.insert(slot, wish);
+                self.flush = true;
+                break;
+            }
             events.push(match value {
                 Some(value) => WireEvent::RequestChange {
                     slot: slot.clone(),
@@ -420,7 +438,7 @@ impl RemoteObject {
     /// False when there is no room for the slot.
     fn changed(&mut self, slot: &SlotName, value: Value, list: &mut Vec<Sync>) -> bool {
         let old_value = self.get(slot).cloned();
-        let code = if self.pending.remove(slot).is_some() {
+        let code = if self.refuse(slot) {
             SyncCode::Reject
         } else {
             SyncCode::Change
@@ -438,14 +456,15 @@ impl RemoteObject {
     }
 
     fn succeeded(&mut self, slot: &SlotName, list: &mut Vec<Sync>) {
-        match self.pending.remove(slot) {
+        let wish = self.pending.remove(slot);
+        let seeming = self.refused.remove(slot);
+        match wish.or(seeming) {
             Some(Some(value)) => {
                 self.slots.insert(slot.clone(), value);
             }
             Some(None) => {
                 self.slots.remove(slot);
             }
-            // A late word about what was given up with its connection.
             None => return,
         }
         list.push(Sync {
@@ -457,9 +476,11 @@ impl RemoteObject {
 
     fn removed(&mut self, slot: &SlotName, list: &mut Vec<Sync>) {
         let old_value = self.get(slot).cloned();
-        let code = match self.pending.remove(slot) {
-            Some(Some(_)) => SyncCode::Reject,
-            Some(None) | None => SyncCode::Delete,
+        let ours = self.pending.get(slot).is_some_and(Option::is_none);
+        let code = if self.refuse(slot) && !ours {
+            SyncCode::Reject
+        } else {
+            SyncCode::Delete
         };
         let old_value = if code == SyncCode::Delete {
             // Our own removal hid it already.
@@ -473,6 +494,19 @@ impl RemoteObject {
             name: Some(slot.clone()),
             old_value,
         });
+    }
+
+    /// Whether the slot was under way.
+    fn refuse(&mut self, slot: &SlotName) -> bool {
+        let Some(wish) = self.pending.remove(slot) else {
+            return false;
+        };
+        // So many words that are owed are none.
+        if self.refused.len() >= SLOTS_MAX {
+            self.refused.clear();
+        }
+        self.refused.insert(slot.clone(), wish);
+        true
     }
 
     fn message(&mut self, payload: &[u8]) {

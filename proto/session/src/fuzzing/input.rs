@@ -127,11 +127,11 @@ impl Input<'_> {
         Some(*first)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte().unwrap_or(0)) % bound
     }
 
-    fn of<T: Copy>(&mut self, table: &[T]) -> Option<T> {
+    pub(super) fn of<T: Copy>(&mut self, table: &[T]) -> Option<T> {
         let index = self.below(table.len());
         table.get(index).copied()
     }
@@ -144,7 +144,7 @@ impl Input<'_> {
         StreamId(u32::try_from(self.below(5)).unwrap_or(0))
     }
 
-    fn value(&mut self, depth: usize) -> Value {
+    pub(super) fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == 0 { 6 } else { 10 }) {
             0 => Value::Null,
             1 => Value::Undefined,
