@@ -1,42 +1,160 @@
 //! The edge's half of the replicated state.
+//!
+//! One [`Replica`] per edge process. It holds every object that has a subscriber here, and
+//! all subscribers of an object have been told all of what is held: a version is one thing
+//! for all of them.
+//!
+//! Feed it with what clients ask, what the origin says and the time; then take
+//! [`poll_output`](Replica::poll_output) until there is nothing, and call
+//! [`handle_timeout`](Replica::handle_timeout) at the [`deadline`](Replica::deadline).
+//!
+//! # What a client can rely on
+//!
+//! * Every request gets one answer, in one update: `Success` for a value that was set,
+//!   `Remove` for a slot that was removed, and for what was refused how the slot stands. A
+//!   message to all is answered by itself.
+//! * An update without a status that tells how a slot stands which the client asked to
+//!   change means that the change was not made. Until it is answered the client is not told
+//!   of others' changes of that slot; the answer says how it stands.
+//! * `Unavailable` means that no origin was ever given the request. `Undecided` means that
+//!   one was: the edge uses up the request's number, so that it is decided once and for
+//!   all, and if it was made the client sees it as a change like another's.
+//! * Nothing is told after `Release`, also no answers.
+//!
+//! # Numbers
+//!
+//! Each write, message, lock and unlock takes the next number of the client's session, in
+//! the order of arrival; so a client that comes to another edge can say which number its
+//! next request has ([`handle_resume`](Replica::handle_resume)) and ask again what was not
+//! answered. It is answered with what became of it, and not applied twice.
+//!
+//! # What is lost
+//!
+//! Messages to all that are applied while an edge is not attached are not told to its
+//! clients later: the ledger keeps slots, not messages. The sender's own edge tells it
+//! when the answer comes.
 
+mod answers;
+mod asks;
+mod barriers;
+mod events;
 mod interface;
+mod life;
+pub mod limits;
+mod object;
+mod publications;
+mod session;
+mod timers;
+mod told;
 
 pub use interface::{
     Access, CallId, CallResult, ClaimOutcome, Misbehaviour, Output, Recipients, Setup, Subscriber,
     SubscriberId,
 };
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::object::ObjectAsk;
+use model::object::{ObjectEvent, ObjectUpdate};
 use model::{
-    EdgeLife, Epoch, ObjectKey, ObjectKind, OriginId, Policy, SessionId, StreamKey, Version,
+    EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, ObjectKind, SessionId, StreamKey, Version,
 };
 
-use crate::wire::ToEdge;
+use crate::command::{Command, Proposal, Request};
+use crate::effect::StreamState;
+use crate::wire::{ToEdge, ToOrigin};
+use barriers::Barriers;
+use life::Dice;
+use object::Object;
+use publications::Publication;
+use session::{Session, What};
+use timers::{Timer, Timers};
 
 /// One edge's half: one per edge process.
 #[derive(Debug)]
 pub struct Replica {
+    setup: Setup,
+    dice: Dice,
     life: EdgeLife,
+    /// Whether the ledger knows this life.
+    registered: bool,
+    link: Link,
+    leader: Option<NodeId>,
+    /// The newest entry whose effects were seen.
+    seen: LogIndex,
+    /// The edge's own session.
+    own: SessionId,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Sessions whose clients left, and that the ledger has not been told of.
+    ending: Vec<SessionId>,
+    subscribers: BTreeMap<SubscriberId, Member>,
+    objects: BTreeMap<ObjectKey, Object>,
+    uses_waiting: usize,
+    uses_asked: u64,
+    barriers: Barriers,
+    publications: BTreeMap<u64, Publication>,
+    followed: BTreeMap<StreamKey, Option<StreamState>>,
+    timers: Timers,
     outputs: VecDeque<Output>,
+}
+
+/// How the edge is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Detached,
+    /// Asked, not answered. `again` if it was attached here before, under an earlier life:
+    /// what is said until the answer is not for this one.
+    Attaching {
+        again: bool,
+    },
+    Attached,
+}
+
+/// A client.
+#[derive(Debug)]
+struct Member {
+    session: SessionId,
+    durable: bool,
+    /// What it subscribes to, or asks to.
+    keys: BTreeSet<ObjectKey>,
 }
 
 impl Replica {
     /// An edge that is not attached yet.
     #[must_use]
-    pub fn new(setup: Setup, now: Instant) -> Self {
-        let _ = now;
-        Self {
-            life: EdgeLife {
-                edge: setup.edge,
-                incarnation: setup.seed,
-            },
+    pub fn new(setup: Setup, _now: Instant) -> Self {
+        let mut dice = Dice::new(setup.seed);
+        let life = EdgeLife {
+            edge: setup.edge.clone(),
+            incarnation: dice.draw(),
+        };
+        let own = dice.session();
+        let mut replica = Self {
+            setup,
+            dice,
+            life,
+            registered: false,
+            link: Link::Detached,
+            leader: None,
+            seen: LogIndex(0),
+            own,
+            sessions: BTreeMap::new(),
+            ending: Vec::new(),
+            subscribers: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            uses_waiting: 0,
+            uses_asked: 0,
+            barriers: Barriers::default(),
+            publications: BTreeMap::new(),
+            followed: BTreeMap::new(),
+            timers: Timers::default(),
             outputs: VecDeque::new(),
-        }
+        };
+        replica.sessions.insert(own, Session::new(false, None, 1));
+        replica.push_own(Request::Register, Bytes::new());
+        replica
     }
 
     /// The life under which the edge is known.
@@ -45,129 +163,33 @@ impl Replica {
         &self.life
     }
 
-    // ----- from clients
-
-    /// One message of a client about one object: its asks in order. `version` is what the
-    /// message's header says.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a message and what the edge knows of who sent it"
-    )]
-    pub fn handle_ask(
-        &mut self,
-        subscriber: Subscriber,
-        key: ObjectKey,
-        kind: ObjectKind,
-        version: Version,
-        access: Access,
-        policy: Policy,
-        asks: Vec<ObjectAsk>,
-        trace: Bytes,
-        now: Instant,
-    ) {
-        let _ = (
-            subscriber, key, kind, version, access, policy, asks, trace, now,
-        );
+    /// Whether the edge is attached to an origin that knows a leader.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.link == Link::Attached && self.leader.is_some()
     }
 
-    /// A client's connection is gone.
-    pub fn handle_left(&mut self, subscriber: SubscriberId, now: Instant) {
-        let _ = (subscriber, now);
-    }
-
-    /// A client speaks under its own identity: its next request in the durable session has
-    /// this number.
-    pub fn handle_resume(
-        &mut self,
-        subscriber: SubscriberId,
-        session: SessionId,
-        next_seq: u64,
-        now: Instant,
-    ) {
-        let _ = (subscriber, session, next_seq, now);
-    }
-
-    /// A client wants the object for itself.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a call and what the edge knows of who made it"
-    )]
-    pub fn handle_lock(
-        &mut self,
-        subscriber: Subscriber,
-        key: ObjectKey,
-        access: Access,
-        lease_ms: u32,
-        call: CallId,
-        trace: Bytes,
-        now: Instant,
-    ) {
-        let _ = (subscriber, key, access, lease_ms, call, trace, now);
-    }
-
-    /// A client gives one level of its lock back.
-    pub fn handle_unlock(
-        &mut self,
-        subscriber: Subscriber,
-        key: ObjectKey,
-        call: CallId,
-        trace: Bytes,
-        now: Instant,
-    ) {
-        let _ = (subscriber, key, call, trace, now);
-    }
-
-    // ----- from publishers and players
-
-    /// A publisher wants the name. `publication` is chosen by the shell and never used
-    /// twice.
-    pub fn claim(
-        &mut self,
-        publication: u64,
-        key: StreamKey,
-        token: Bytes,
-        above: Epoch,
-        trace: Bytes,
-        now: Instant,
-    ) {
-        let _ = (publication, key, token, above, trace, now);
-    }
-
-    /// The challenged publisher is alive.
-    pub fn affirm(&mut self, publication: u64, now: Instant) {
-        let _ = (publication, now);
-    }
-
-    /// The publisher is gone, whatever became of its claim.
-    pub fn release(&mut self, publication: u64, now: Instant) {
-        let _ = (publication, now);
-    }
-
-    /// The media of the publish goes to this origin.
-    pub fn place(&mut self, publication: u64, origin: OriginId, now: Instant) {
-        let _ = (publication, origin, now);
-    }
-
-    /// Say how the stream stands, now and at every change.
-    pub fn follow(&mut self, key: StreamKey, now: Instant) {
-        let _ = (key, now);
-    }
-
-    /// No longer.
-    pub fn unfollow(&mut self, key: &StreamKey, now: Instant) {
-        let _ = (key, now);
+    /// What is held of an object.
+    #[must_use]
+    pub fn held(&self, key: &ObjectKey) -> Option<(Epoch, Version)> {
+        let held = self.objects.get(key)?.held.as_ref()?;
+        Some((held.epoch, held.version))
     }
 
     // ----- from the origin
 
-    /// A new stream to an origin is open. What was under way on another is forgotten.
+    /// A new stream to an origin is open. What was under way on another is asked again.
     pub fn handle_attached_link(&mut self, now: Instant) {
-        let _ = now;
+        self.handle_detached(now);
+        self.attach(false, now);
     }
 
     /// The stream to the origin has ended.
-    pub fn handle_detached(&mut self, now: Instant) {
-        let _ = now;
+    pub fn handle_detached(&mut self, _now: Instant) {
+        self.link = Link::Detached;
+        self.leader = None;
+        self.barriers.interrupted();
+        self.timers.cancel(&Timer::Reattach);
     }
 
     /// The origin says something.
@@ -175,25 +197,266 @@ impl Replica {
     /// # Errors
     /// It must not say that. End the attachment and attach anew.
     pub fn handle_message(&mut self, message: ToEdge, now: Instant) -> Result<(), Misbehaviour> {
-        let _ = (message, now);
-        Ok(())
+        match (&self.link, &message) {
+            (_, ToEdge::Leaving) => {
+                self.outputs.push_back(Output::Reattach);
+                return Ok(());
+            }
+            (Link::Attached, ToEdge::Attached { .. }) => return Err(Misbehaviour::AttachedTwice),
+            (Link::Attached, _) | (Link::Attaching { .. }, ToEdge::Attached { .. }) => {}
+            (Link::Attaching { again: true }, _) => return Ok(()),
+            (Link::Attaching { again: false } | Link::Detached, _) => {
+                return Err(Misbehaviour::NotAttached);
+            }
+        }
+        match message {
+            ToEdge::Attached {
+                index,
+                known,
+                objects,
+                streams,
+            } => self.attached(index, known, objects, streams, now),
+            ToEdge::Stream { key, state } => {
+                self.stream_is(key, state);
+                Ok(())
+            }
+            ToEdge::Applied(applied) => self.applied(applied, now),
+            ToEdge::Barrier { id } => self.barrier_passed(id, now),
+            ToEdge::Leader(leader) => {
+                self.leader_is(leader, now);
+                Ok(())
+            }
+            ToEdge::Leaving => Ok(()),
+        }
     }
 
     // ----- time and output
 
     /// What is due is done.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Reattach => {
+                    self.outputs.push_back(Output::Reattach);
+                    self.timers
+                        .set(Timer::Reattach, now + limits::REATTACH_AGAIN);
+                }
+                Timer::Register => self.begin_life(now),
+                Timer::Retry(session) => self.retry(session, now),
+                Timer::Due(session) => self.give_up_overdue(session, now),
+                Timer::Uses(key) => self.give_up_uses(&key, now),
+                Timer::Linger(key) => self.close_unused(key, now),
+            }
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
 
     /// What the shell must do next.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
+
+    // ----- requests on their way
+
+    /// Asks for something in the edge's own name. Returns its number.
+    fn push_own(&mut self, request: Request, trace: Bytes) -> u64 {
+        let own = self.own;
+        self.sessions
+            .entry(own)
+            .or_insert_with(|| Session::new(false, None, 1))
+            .push(What::Edge(request), None, trace)
+    }
+
+    /// Whether the edge may ask for more in its own name.
+    fn own_is_full(&self) -> bool {
+        self.sessions
+            .get(&self.own)
+            .is_some_and(|own| own.requests.len() >= limits::OWN_REQUESTS_MAX)
+    }
+
+    fn pump_own(&mut self, now: Instant) {
+        if self.is_connected() && self.registered {
+            while !self.ending.is_empty() {
+                let some = self.ending.len().min(limits::ENDS_PER_REQUEST);
+                let sessions = self.ending.drain(..some).collect();
+                self.push_own(Request::EndSessions(sessions), Bytes::new());
+            }
+        }
+        self.pump(self.own, now);
+    }
+
+    fn pump_all(&mut self, now: Instant) {
+        self.pump_own(now);
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.pump(id, now);
+        }
+    }
+
+    /// Sends what may be sent of a session.
+    fn pump(&mut self, id: SessionId, now: Instant) {
+        // An origin without a leader is given nothing: what it was not given has certainly
+        // not happened.
+        if !self.is_connected() || !(self.registered || id == self.own) {
+            return;
+        }
+        let mut refused = Vec::new();
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let subscriber = session.subscriber;
+        let durable = session.durable;
+        while let Some(asked) = session.next_to_send() {
+            let seq = asked.seq;
+            if !self.registered && !matches!(asked.what, What::Edge(Request::Register)) {
+                break;
+            }
+            match gate(&self.objects, subscriber, &asked.what) {
+                Gate::Wait => break,
+                Gate::Never => {
+                    let handed = asked.handed;
+                    if let Some(what) = session.withdraw(seq) {
+                        refused.push((what, handed));
+                    }
+                }
+                Gate::Open => {
+                    asked.handed = true;
+                    let proposal = Proposal {
+                        session: id,
+                        seq,
+                        edge: self.life.clone(),
+                        durable,
+                        trace: asked.trace.clone(),
+                        request: asked.what.request(),
+                    };
+                    session.sent(seq);
+                    let bytes = Command::Propose(proposal).encode();
+                    self.outputs
+                        .push_back(Output::ToOrigin(ToOrigin::Propose(bytes)));
+                }
+            }
+        }
+        if session.is_under_way() && !self.timers.is_set(&Timer::Retry(id)) {
+            let at = now + session.pause;
+            self.timers.set(Timer::Retry(id), at);
+        }
+        for (what, handed) in refused {
+            self.refuse_unsubscribed(subscriber, what, handed);
+        }
+        self.finish_if_drained(id, now);
+    }
+
+    /// Everything that is not answered is proposed again.
+    fn retry(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if self.link != Link::Attached || !session.is_under_way() {
+            return;
+        }
+        session.pause = (session.pause * 2).min(limits::RETRY_LAST);
+        session.rewind();
+        self.pump(id, now);
+    }
+
+    /// The number was applied.
+    fn progressed(&mut self, id: SessionId, now: Instant) {
+        let timer = Timer::Retry(id);
+        self.timers.cancel(&timer);
+        if let Some(session) = self.sessions.get(&id)
+            && session.is_under_way()
+        {
+            self.timers.set(timer, now + session.pause);
+        }
+    }
+
+    fn rewind_all(&mut self, now: Instant) {
+        for session in self.sessions.values_mut() {
+            session.rewind();
+        }
+        self.pump_all(now);
+    }
+
+    /// A session without a client ends when its last request is decided.
+    fn finish_if_drained(&mut self, id: SessionId, _now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        if id == self.own || session.subscriber.is_some() || !session.requests.is_empty() {
+            return;
+        }
+        if session.is_known() {
+            self.ending.push(id);
+        }
+        self.drop_session(id);
+    }
+
+    fn drop_session(&mut self, id: SessionId) -> Option<Session> {
+        self.timers.cancel(&Timer::Retry(id));
+        self.timers.cancel(&Timer::Due(id));
+        self.sessions.remove(&id)
+    }
+
+    // ----- telling
+
+    fn tell(&mut self, to: Recipients, key: &ObjectKey, events: Vec<ObjectEvent>) {
+        if events.is_empty() {
+            return;
+        }
+        let object = self.objects.get(key);
+        let kind = object.map_or(ObjectKind::Temporary, |object| object.kind);
+        let version = object.map_or(Version(0), Object::version);
+        self.tell_as(to, key, kind, version, events);
+    }
+
+    fn tell_as(
+        &mut self,
+        to: Recipients,
+        key: &ObjectKey,
+        kind: ObjectKind,
+        version: Version,
+        events: Vec<ObjectEvent>,
+    ) {
+        self.outputs.push_back(Output::Update {
+            to,
+            key: key.clone(),
+            update: Arc::new(ObjectUpdate {
+                name: key.name.clone(),
+                kind,
+                version,
+                events,
+            }),
+        });
+    }
+}
+
+/// Whether a request may be proposed.
+enum Gate {
+    Open,
+    /// Its object is being opened, or its subscriber waits for it.
+    Wait,
+    /// There is no subscription.
+    Never,
+}
+
+fn gate(objects: &BTreeMap<ObjectKey, Object>, who: Option<SubscriberId>, what: &What) -> Gate {
+    let Some(key) = what.object() else {
+        return Gate::Open;
+    };
+    let Some(object) = objects.get(key) else {
+        return Gate::Never;
+    };
+    let awaits = who.is_some_and(|who| object.awaits(who) && object.told(who).is_none());
+    if !object.open || awaits {
+        return Gate::Wait;
+    }
+    if matches!(what, What::Write { seen: None, .. }) {
+        return Gate::Never;
+    }
+    Gate::Open
 }

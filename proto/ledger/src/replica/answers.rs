@@ -1,0 +1,352 @@
+//! What became of requests.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use model::object::{ObjectEvent, ObjectStatus};
+use model::{ObjectKey, SessionId};
+
+use super::interface::{CallResult, Misbehaviour, Output, Recipients, SubscriberId};
+use super::object::{Held, Object};
+use super::session::{Gap, What};
+use super::timers::Timer;
+use super::{Replica, events, limits};
+use crate::command::Request;
+use crate::effect::{Answer, ObjectSync};
+
+impl Replica {
+    /// What became of a request.
+    pub(super) fn answered(
+        &mut self,
+        id: SessionId,
+        seq: u64,
+        answer: Answer,
+        now: Instant,
+    ) -> Result<(), Misbehaviour> {
+        match &answer {
+            Answer::OutOfOrder { expected } => {
+                self.expected(id, *expected, now);
+                return Ok(());
+            }
+            Answer::UnknownEdge => {
+                if self.registered {
+                    self.begin_life(now);
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some((who, what)) = self.take(id, seq, now) else {
+            return Ok(());
+        };
+        match what {
+            What::Edge(request) => {
+                if !self.own_answered(seq, request, answer, now) {
+                    return Err(Misbehaviour::WrongAnswer { session: id, seq });
+                }
+            }
+            What::Write { .. } => {
+                if let Some(who) = who {
+                    self.write_answered(who, what, &answer);
+                }
+            }
+            What::Send { key, payload } => {
+                if let Some(who) = who {
+                    self.send_answered(who, &key, payload, &answer);
+                }
+            }
+            What::Lock { key, call, .. } => {
+                if let Some(subscriber) = who {
+                    let result = locked(&answer);
+                    self.outputs.push_back(Output::CallAnswer {
+                        subscriber,
+                        call,
+                        result,
+                    });
+                } else if matches!(answer, Answer::Locked { .. }) {
+                    self.give_back(id, key);
+                }
+            }
+            What::Unlock { call, .. } => {
+                if let (Some(subscriber), Some(call)) = (who, call) {
+                    let result = unlocked(&answer);
+                    self.outputs.push_back(Output::CallAnswer {
+                        subscriber,
+                        call,
+                        result,
+                    });
+                }
+            }
+            What::Void { lock } => {
+                if let (Some(key), Answer::Locked { .. }) = (lock, &answer) {
+                    self.give_back(id, key);
+                }
+            }
+        }
+        self.pump(id, now);
+        self.finish_if_drained(id, now);
+        Ok(())
+    }
+
+    /// A message was told to all, the sender among them. That is its answer.
+    pub(super) fn send_decided(
+        &mut self,
+        id: SessionId,
+        seq: u64,
+        answer: Answer,
+        now: Instant,
+    ) -> Result<(), Misbehaviour> {
+        if answer == Answer::Done {
+            self.take(id, seq, now);
+            self.pump(id, now);
+            self.finish_if_drained(id, now);
+            return Ok(());
+        }
+        self.answered(id, seq, answer, now)
+    }
+
+    /// The request is not under way any more.
+    fn take(
+        &mut self,
+        id: SessionId,
+        seq: u64,
+        now: Instant,
+    ) -> Option<(Option<SubscriberId>, What)> {
+        let session = self.sessions.get_mut(&id)?;
+        let who = session.subscriber;
+        let asked = session.answered(seq);
+        match session.due() {
+            Some(due) => self.timers.set(Timer::Due(id), due),
+            None => self.timers.cancel(&Timer::Due(id)),
+        }
+        self.progressed(id, now);
+        Some((who, asked?.what))
+    }
+
+    /// The ledger expects this number.
+    fn expected(&mut self, id: SessionId, expected: u64, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        match session.gap(expected) {
+            Gap::Known => {}
+            Gap::Again => self.pump(id, now),
+            Gap::Lost if id == self.own => self.begin_life(now),
+            Gap::Lost => self.lose_session(id, now),
+        }
+    }
+
+    /// A lock that was granted when its client had been told that it takes too long.
+    fn give_back(&mut self, id: SessionId, key: ObjectKey) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.push(What::Unlock { key, call: None }, None, Bytes::new());
+        }
+    }
+
+    fn write_answered(&mut self, who: SubscriberId, what: What, answer: &Answer) {
+        let status = match answer {
+            Answer::Written { refused, .. } => {
+                if let What::Write { key, ops, .. } = what {
+                    self.written(who, &key, &ops, refused);
+                }
+                return;
+            }
+            Answer::Full { .. } => ObjectStatus::CreationFailed,
+            Answer::NotOpen => {
+                if let Some(key) = what.object().cloned() {
+                    self.reopen(&key);
+                }
+                ObjectStatus::Unavailable
+            }
+            // The number was used up for nothing, by this edge or another.
+            Answer::Done => ObjectStatus::Unavailable,
+            _ => ObjectStatus::Undecided,
+        };
+        self.tell_refused(who, what, status, CallResult::Undecided);
+    }
+
+    fn written(
+        &mut self,
+        who: SubscriberId,
+        key: &ObjectKey,
+        ops: &[model::SlotOp],
+        refused: &[u16],
+    ) {
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
+        object.end_write(who, ops);
+        let Some(held) = object.told(who) else {
+            return;
+        };
+        let events = events::written(ops, refused, held, |slot| object.is_writing(who, slot));
+        self.tell(Recipients::One(who), key, events);
+    }
+
+    fn send_answered(
+        &mut self,
+        who: SubscriberId,
+        key: &ObjectKey,
+        payload: Bytes,
+        answer: &Answer,
+    ) {
+        let status = match answer {
+            // It was applied while the edge was not attached, so nobody here has seen it.
+            Answer::Done => {
+                let everybody = self.everybody(key, None);
+                if everybody.iter().next().is_some() {
+                    self.tell(everybody, key, vec![ObjectEvent::Send(payload)]);
+                }
+                return;
+            }
+            Answer::Full { .. } => ObjectStatus::CreationFailed,
+            Answer::NotOpen => {
+                self.reopen(key);
+                ObjectStatus::Unavailable
+            }
+            _ => ObjectStatus::Undecided,
+        };
+        let what = What::Send {
+            key: key.clone(),
+            payload,
+        };
+        self.tell_refused(who, what, status, CallResult::Undecided);
+    }
+
+    /// What became of a request of the edge's own. Whether it can be that.
+    fn own_answered(&mut self, seq: u64, request: Request, answer: Answer, now: Instant) -> bool {
+        match (request, answer) {
+            (Request::Register, Answer::Done) => {
+                self.registered = true;
+                self.pump_all(now);
+                true
+            }
+            (Request::Register, Answer::Full { .. }) => {
+                self.timers.set(Timer::Register, now + limits::RETRY_LAST);
+                true
+            }
+            (Request::Open { key, .. }, answer) => self.open_answered(seq, &key, answer, now),
+            (Request::Claim { publication, .. }, answer) => {
+                self.claim_answered(publication, seq, &answer)
+            }
+            (Request::Affirm { key, epoch } | Request::Place { key, epoch, .. }, answer) => {
+                if answer == Answer::NotHolder {
+                    self.not_holder(&key, epoch);
+                }
+                true
+            }
+            // Whatever became of them: there is nothing left to do.
+            (
+                Request::Register
+                | Request::Close { .. }
+                | Request::EndSessions(_)
+                | Request::Release { .. }
+                | Request::Home { .. }
+                | Request::Batch { .. }
+                | Request::Send { .. }
+                | Request::Lock { .. }
+                | Request::Unlock { .. }
+                | Request::Void,
+                _,
+            ) => true,
+        }
+    }
+
+    fn open_answered(&mut self, seq: u64, key: &ObjectKey, answer: Answer, now: Instant) -> bool {
+        // Another question about the object may have followed, whose answer counts.
+        let is_newest = self
+            .objects
+            .get(key)
+            .is_some_and(|object| !object.open && object.open_seq == seq);
+        if !is_newest {
+            return true;
+        }
+        match answer {
+            Answer::Opened(sync) => self.opened(key, sync, now),
+            Answer::OtherKind { kind } => {
+                self.other_kind(key, kind);
+                self.pump_own(now);
+            }
+            Answer::Full { .. } => self.fail_object(key, ObjectStatus::CreationFailed),
+            Answer::Forgotten => {
+                self.propose_open(key);
+                self.pump_own(now);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn opened(&mut self, key: &ObjectKey, sync: ObjectSync, now: Instant) {
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
+        object.open = true;
+        if object.held.is_some() {
+            self.catch_up(key, sync);
+        } else {
+            object.kind = sync.kind;
+            object.held = Some(Held::new(sync));
+        }
+        let waiting: Vec<SessionId> = self
+            .objects
+            .get(key)
+            .into_iter()
+            .flat_map(|object| &object.subscribers)
+            .filter_map(|who| Some(self.subscribers.get(who)?.session))
+            .collect();
+        for session in waiting {
+            self.pump(session, now);
+        }
+        self.settle_uses(key, now);
+    }
+
+    /// The object exists with another kind than the one that was asked for first.
+    fn other_kind(&mut self, key: &ObjectKey, kind: model::ObjectKind) {
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
+        object.kind = kind;
+        let uses = std::mem::take(&mut object.uses);
+        let (right, wrong): (Vec<_>, Vec<_>) =
+            uses.into_iter().partition(|waiting| waiting.kind == kind);
+        object.uses = right.into();
+        let nobody = object.is_unused();
+        let had_other = !object.subscribers.is_empty();
+        self.uses_waiting -= wrong.len();
+        for waiting in wrong {
+            self.fail_use(&waiting, key, ObjectStatus::BadPersistence);
+        }
+        if had_other {
+            self.fail_object(key, ObjectStatus::BadPersistence);
+        } else if nobody {
+            self.objects.remove(key);
+            self.timers.cancel(&Timer::Uses(key.clone()));
+        } else if self
+            .objects
+            .get(key)
+            .is_some_and(|object| !Object::is_unused(object))
+        {
+            self.propose_open(key);
+        }
+    }
+}
+
+fn locked(answer: &Answer) -> CallResult {
+    match answer {
+        Answer::Locked { token } => CallResult::Locked { token: *token },
+        Answer::NotLocked => CallResult::NotLocked,
+        Answer::Full { .. } => CallResult::Full,
+        Answer::NotOpen | Answer::Done => CallResult::Unavailable,
+        _ => CallResult::Undecided,
+    }
+}
+
+fn unlocked(answer: &Answer) -> CallResult {
+    match answer {
+        Answer::Done => CallResult::Unlocked,
+        Answer::NotLocked => CallResult::NotLocked,
+        Answer::NotOpen => CallResult::Unavailable,
+        _ => CallResult::Undecided,
+    }
+}

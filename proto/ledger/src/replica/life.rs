@@ -1,0 +1,189 @@
+//! The edge in the ledger: its lives, and its attachment.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use model::{EdgeLife, LogIndex, NodeId, ObjectKey, SessionId, StreamKey};
+
+use super::interface::{Misbehaviour, Output};
+use super::session::{Session, What};
+use super::timers::Timer;
+use super::{Link, Replica, limits};
+use crate::command::Request;
+use crate::effect::{ObjectSync, StreamState};
+use crate::wire::ToOrigin;
+
+/// Numbers that look like chance, from a seed (SplitMix64).
+#[derive(Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn session(&mut self) -> SessionId {
+        SessionId(u128::from(self.draw()) << 64 | u128::from(self.draw()))
+    }
+}
+
+impl Replica {
+    /// Says who the edge is and what it has.
+    pub(super) fn attach(&mut self, again: bool, now: Instant) {
+        self.link = Link::Attaching { again };
+        self.barriers.interrupted();
+        self.timers.set(Timer::Reattach, now + limits::ATTACH_WAIT);
+        let objects = self
+            .objects
+            .iter()
+            .filter_map(|(key, object)| {
+                let held = object.held.as_ref()?;
+                Some((key.clone(), held.epoch, held.version))
+            })
+            .collect();
+        let mut streams: Vec<StreamKey> = self.followed.keys().cloned().collect();
+        // Not followed, but to know what became of the claims in the meantime.
+        streams.extend(self.publications.values().map(|one| one.key.clone()));
+        streams.sort_unstable();
+        streams.dedup();
+        self.outputs.push_back(Output::ToOrigin(ToOrigin::Attach {
+            edge: self.life.clone(),
+            seen: self.seen,
+            objects,
+            streams,
+        }));
+    }
+
+    /// The edge is attached.
+    pub(super) fn attached(
+        &mut self,
+        index: LogIndex,
+        known: bool,
+        objects: Vec<(ObjectKey, ObjectSync)>,
+        streams: Vec<(StreamKey, StreamState)>,
+        now: Instant,
+    ) -> Result<(), Misbehaviour> {
+        if index < self.seen {
+            return Err(Misbehaviour::Behind);
+        }
+        self.seen = index;
+        self.link = Link::Attached;
+        self.leader = None;
+        self.timers
+            .set(Timer::Reattach, now + limits::REATTACH_AFTER);
+        if !known && self.registered {
+            self.begin_life(now);
+            return Ok(());
+        }
+        let mut listed: std::collections::BTreeMap<_, _> = objects.into_iter().collect();
+        let keys: Vec<ObjectKey> = self.objects.keys().cloned().collect();
+        for key in keys {
+            match listed.remove(&key) {
+                Some(sync) => self.catch_up(&key, sync),
+                None => self.reopen(&key),
+            }
+        }
+        self.claims_after_gap(&streams);
+        for (key, state) in streams {
+            self.stream_is(key, state);
+        }
+        for session in self.sessions.values_mut() {
+            session.rewind();
+        }
+        self.ask_barrier();
+        self.pump_all(now);
+        Ok(())
+    }
+
+    /// Who leads, as far as the origin knows.
+    pub(super) fn leader_is(&mut self, leader: Option<NodeId>, now: Instant) {
+        let before = std::mem::replace(&mut self.leader, leader);
+        if leader.is_none() {
+            if !self.timers.is_set(&Timer::Reattach) {
+                self.timers
+                    .set(Timer::Reattach, now + limits::REATTACH_AFTER);
+            }
+            return;
+        }
+        self.timers.cancel(&Timer::Reattach);
+        if leader != before {
+            // What the earlier leader was given may be lost with it.
+            self.rewind_all(now);
+        }
+    }
+
+    /// The ledger does not know this life of the edge (any more): another begins. What is
+    /// open is opened anew, what is claimed is claimed anew. Sessions that end with their
+    /// edge have ended: what was under way in them cannot be known.
+    pub(super) fn begin_life(&mut self, now: Instant) {
+        self.life = EdgeLife {
+            edge: self.life.edge.clone(),
+            incarnation: self.dice.draw(),
+        };
+        self.registered = false;
+        self.timers.cancel(&Timer::Register);
+        self.drop_session(self.own);
+        self.own = self.dice.session();
+        let own = self.own;
+        self.sessions.insert(own, Session::new(false, None, 1));
+        self.push_own(Request::Register, Bytes::new());
+        self.ending.clear();
+
+        let keys: Vec<ObjectKey> = self.objects.keys().cloned().collect();
+        for key in keys {
+            self.propose_open(&key);
+        }
+        self.claims_anew();
+
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            if id == own {
+                continue;
+            }
+            match self.sessions.get_mut(&id) {
+                Some(session) if session.durable => session.rewind(),
+                Some(_) => self.lose_session(id, now),
+                None => {}
+            }
+        }
+        if self.link != Link::Detached {
+            self.attach(true, now);
+        }
+    }
+
+    /// The ledger knows the session no more: it goes on under another name.
+    pub(super) fn lose_session(&mut self, id: SessionId, now: Instant) {
+        let Some(mut session) = self.drop_session(id) else {
+            return;
+        };
+        let Some(subscriber) = session.subscriber else {
+            // The client left. What it asked and no origin was given is dropped with it.
+            return;
+        };
+        let new = self.dice.session();
+        let lost = session.reborn();
+        if let Some(member) = self.subscribers.get_mut(&subscriber) {
+            member.session = new;
+            member.durable = false;
+        }
+        let due = session.due();
+        self.sessions.insert(new, session);
+        if let Some(due) = due {
+            self.timers.set(Timer::Due(new), due);
+        }
+        for asked in lost {
+            if !matches!(asked.what, What::Void { .. }) {
+                self.refuse(Some(subscriber), asked.what, true);
+            }
+        }
+        self.pump(new, now);
+    }
+}

@@ -1,0 +1,366 @@
+//! What the origin says of entries that were applied.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use model::object::{ObjectEvent, ObjectStatus};
+use model::{Epoch, ObjectKey, SessionId, StreamKey, Version};
+
+use super::interface::{Misbehaviour, Output, Recipients, SubscriberId};
+use super::object::{Change, Transition};
+use super::session::What;
+use super::timers::Timer;
+use super::{Replica, events};
+use crate::effect::{Answer, Applied, Effect, ObjectChange, ObjectSync, StreamState};
+
+/// Whose request, and its number.
+type Asker = (SessionId, u64);
+
+impl Replica {
+    /// An entry was applied: all of it that concerns the edge.
+    pub(super) fn applied(&mut self, applied: Applied, now: Instant) -> Result<(), Misbehaviour> {
+        if applied.index <= self.seen {
+            return Ok(());
+        }
+        self.seen = applied.index;
+        let life = self.life.clone();
+        if applied
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::EdgeLost { edge } if *edge == life))
+        {
+            self.begin_life(now);
+            return Ok(());
+        }
+
+        // An answer is told together with the change that it is about.
+        let mut changing: BTreeSet<Asker> = BTreeSet::new();
+        for effect in &applied.effects {
+            if let Effect::Object { by: Some(by), .. } = effect {
+                changing.insert(*by);
+            }
+        }
+        let mut answers: BTreeMap<Asker, Answer> = BTreeMap::new();
+        let mut effects = Vec::with_capacity(applied.effects.len());
+        for effect in applied.effects {
+            match effect {
+                Effect::Answer {
+                    to,
+                    session,
+                    seq,
+                    answer,
+                } if to == life && changing.contains(&(session, seq)) => {
+                    answers.insert((session, seq), answer);
+                }
+                other => effects.push(other),
+            }
+        }
+        for effect in effects {
+            match effect {
+                Effect::Answer {
+                    to,
+                    session,
+                    seq,
+                    answer,
+                } => {
+                    if to == self.life {
+                        self.answered(session, seq, answer, now)?;
+                    }
+                }
+                Effect::Object {
+                    key,
+                    epoch,
+                    by,
+                    change,
+                } => {
+                    let answer = by.and_then(|by| answers.remove(&by).map(|answer| (by, answer)));
+                    self.object_changed(&key, epoch, change, answer, now)?;
+                }
+                Effect::Stream { key, state } => self.stream_is(key, state),
+                Effect::Challenge {
+                    to,
+                    epoch,
+                    publication,
+                    ..
+                } => {
+                    if to == self.life {
+                        self.challenged(publication, epoch);
+                    }
+                }
+                Effect::Claim {
+                    to,
+                    publication,
+                    decision,
+                    ..
+                } => {
+                    if to == self.life {
+                        self.claim_decided(publication, decision);
+                    }
+                }
+                Effect::EdgeLost { .. }
+                | Effect::Locked { .. }
+                | Effect::Unlocked { .. }
+                | Effect::Home { .. } => {}
+            }
+        }
+        for ((session, seq), answer) in answers {
+            self.answered(session, seq, answer, now)?;
+        }
+        self.pump_own(now);
+        Ok(())
+    }
+
+    fn object_changed(
+        &mut self,
+        key: &ObjectKey,
+        epoch: Epoch,
+        change: ObjectChange,
+        answer: Option<(Asker, Answer)>,
+        now: Instant,
+    ) -> Result<(), Misbehaviour> {
+        let held = self
+            .objects
+            .get_mut(key)
+            .filter(|object| object.open)
+            .and_then(|object| object.held.as_mut())
+            .filter(|held| held.epoch == epoch);
+        let Some(held) = held else {
+            // It is being opened, and what it is then includes this.
+            self.reopen(key);
+            return match answer {
+                Some(((session, seq), answer)) => self.answered(session, seq, answer, now),
+                None => Ok(()),
+            };
+        };
+        match change {
+            ObjectChange::Slots {
+                version,
+                cleared,
+                slots,
+            } => {
+                if version > held.version {
+                    held.apply(version, cleared, &slots);
+                    let requester = answer
+                        .as_ref()
+                        .and_then(|((session, seq), _)| self.writer(*session, *seq));
+                    self.tell_changes(key, cleared, slots, requester);
+                }
+                match answer {
+                    Some(((session, seq), answer)) => self.answered(session, seq, answer, now),
+                    None => Ok(()),
+                }
+            }
+            ObjectChange::Send { payload } => {
+                let everybody = self.everybody(key, None);
+                self.tell(everybody, key, vec![ObjectEvent::Send(payload)]);
+                match answer {
+                    Some(((session, seq), answer)) => self.send_decided(session, seq, answer, now),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The subscriber who waits for what becomes of a write.
+    fn writer(&self, session: SessionId, seq: u64) -> Option<SubscriberId> {
+        let session = self.sessions.get(&session)?;
+        match session.get(seq)?.what {
+            What::Write { .. } => session.subscriber,
+            What::Send { .. }
+            | What::Lock { .. }
+            | What::Unlock { .. }
+            | What::Void { .. }
+            | What::Edge(_) => None,
+        }
+    }
+
+    pub(super) fn everybody(
+        &mut self,
+        key: &ObjectKey,
+        except: Option<SubscriberId>,
+    ) -> Recipients {
+        match self.objects.get_mut(key) {
+            Some(object) => object.everybody(except),
+            None => Recipients::Many {
+                subscribers: [].into(),
+                except,
+            },
+        }
+    }
+
+    /// Tells all subscribers of changes, but for one, who is answered.
+    fn tell_changes(
+        &mut self,
+        key: &ObjectKey,
+        cleared: bool,
+        slots: Vec<Change>,
+        requester: Option<SubscriberId>,
+    ) {
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
+        if object.subscribers.is_empty() {
+            return;
+        }
+        let mut writers = object.writers_of(&slots);
+        writers.retain(|who| object.subscribers.contains(who) && requester != Some(*who));
+        if cleared {
+            // Everything is told, so a slot cannot be left out.
+            writers.clear();
+        }
+        let mut special = Vec::new();
+        for who in &writers {
+            let rest: Vec<ObjectEvent> = slots
+                .iter()
+                .filter(|(slot, _)| !object.is_writing(*who, slot))
+                .cloned()
+                .map(events::change)
+                .collect();
+            special.push((*who, rest));
+        }
+        let to = if writers.is_empty() {
+            object.everybody(requester)
+        } else {
+            Recipients::Many {
+                subscribers: object
+                    .subscribers
+                    .iter()
+                    .copied()
+                    .filter(|who| !writers.contains(who))
+                    .collect(),
+                except: requester,
+            }
+        };
+        if to.iter().next().is_some() {
+            let clear = cleared.then_some(ObjectEvent::Clear);
+            let events = clear
+                .into_iter()
+                .chain(slots.into_iter().map(events::change))
+                .collect();
+            self.tell(to, key, events);
+        }
+        for (who, rest) in special {
+            self.tell(Recipients::One(who), key, rest);
+        }
+    }
+
+    /// Takes over what happened while nobody told of it.
+    pub(super) fn catch_up(&mut self, key: &ObjectKey, sync: ObjectSync) {
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
+        object.kind = sync.kind;
+        let Some(held) = object.held.as_mut() else {
+            return;
+        };
+        match held.catch_up(sync) {
+            Transition::Same => {}
+            Transition::Changed(changes) => self.tell_changes(key, false, changes, None),
+            Transition::Reset => {
+                let events = events::reset(held).collect();
+                let to = object.everybody(None);
+                if to.iter().next().is_some() {
+                    self.tell(to, key, events);
+                }
+            }
+        }
+    }
+
+    /// Answers the subscriptions that can be answered.
+    pub(super) fn settle_uses(&mut self, key: &ObjectKey, now: Instant) {
+        while let Some(object) = self.objects.get_mut(key)
+            && object.open
+            && let Some(at) = object.uses.iter().position(|waiting| waiting.fresh)
+            && let Some(waiting) = object.uses.remove(at)
+        {
+            self.uses_waiting -= 1;
+            let Some(held) = &object.held else {
+                continue;
+            };
+            if waiting.kind != object.kind {
+                self.fail_use(&waiting, key, ObjectStatus::BadPersistence);
+                continue;
+            }
+            let who = waiting.subscriber;
+            let base = match held.since(object.kind, waiting.version) {
+                Some(_) => waiting.version,
+                None => Version(0),
+            };
+            let seen = (held.epoch, base);
+            let events = events::accepted(held, object.kind, waiting.version);
+            object.accept(who);
+            self.tell(Recipients::One(who), key, events);
+            self.release_writes(who, key, seen, now);
+        }
+        if self
+            .objects
+            .get(key)
+            .is_some_and(|object| object.uses.is_empty())
+        {
+            self.timers.cancel(&Timer::Uses(key.clone()));
+        }
+        self.linger_if_unused(key, now);
+    }
+
+    /// What a client wrote while it waited for its subscription may go.
+    fn release_writes(
+        &mut self,
+        who: SubscriberId,
+        key: &ObjectKey,
+        base: (Epoch, Version),
+        now: Instant,
+    ) {
+        let Some(member) = self.subscribers.get(&who) else {
+            return;
+        };
+        let id = member.session;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            for asked in &mut session.requests {
+                if let What::Write {
+                    key: about,
+                    seen: seen @ None,
+                    ops,
+                    ..
+                } = &mut asked.what
+                    && about == key
+                {
+                    *seen = Some(base);
+                    if let Some(object) = self.objects.get_mut(key) {
+                        object.begin_write(who, ops);
+                    }
+                }
+            }
+        }
+        self.pump(id, now);
+    }
+
+    /// The object cannot be had: nobody subscribes to it any more.
+    pub(super) fn fail_object(&mut self, key: &ObjectKey, status: ObjectStatus) {
+        let Some(mut object) = self.objects.remove(key) else {
+            return;
+        };
+        self.timers.cancel(&Timer::Uses(key.clone()));
+        self.uses_waiting -= object.uses.len();
+        for waiting in std::mem::take(&mut object.uses) {
+            self.fail_use(&waiting, key, status);
+        }
+        let (kind, version) = (object.kind, object.version());
+        let to = object.everybody(None);
+        if to.iter().next().is_some() {
+            self.tell_as(to, key, kind, version, vec![ObjectEvent::Status(status)]);
+        }
+        for who in object.subscribers {
+            self.drop_subscription(who, key, status);
+        }
+    }
+
+    /// A stream stands like this.
+    pub(super) fn stream_is(&mut self, key: StreamKey, state: StreamState) {
+        if let Some(known) = self.followed.get_mut(&key)
+            && known.as_ref() != Some(&state)
+        {
+            *known = Some(state.clone());
+            self.outputs.push_back(Output::Stream { key, state });
+        }
+    }
+}
