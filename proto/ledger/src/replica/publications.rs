@@ -255,7 +255,7 @@ impl Replica {
     /// Nobody told this edge of decisions and challenges for a while. Who held a name and
     /// holds it still is asked whether it lives; who waited and has it is told so; who
     /// waited and has it not may have been refused, and waits anew.
-    pub(super) fn claims_after_gap(&mut self, streams: &[(StreamKey, StreamState)], _now: Instant) {
+    pub(super) fn claims_after_gap(&mut self, streams: &[(StreamKey, StreamState)]) {
         let held_here: BTreeMap<&StreamKey, Epoch> = streams
             .iter()
             .filter(|(_, state)| state.holder.as_ref() == Some(&self.life))
