@@ -4,6 +4,8 @@
 //! * [`lab`]: starts clusters of the real binaries, drives foreign programs, speaks raw
 //!   RTMP, waits for states.
 //! * [`fixture`]: the streams that are published.
+//! * [`sim`]: the machines of origins and edges in one thread, with everything else made
+//!   from a seed.
 //! * `tests/architecture.rs`: the arrows between the crates and other habits that a
 //!   machine can check.
 //! * `tests/lab_*.rs`: one file per promise of the product.
@@ -22,3 +24,4 @@
 
 pub mod fixture;
 pub mod lab;
+pub mod sim;

@@ -1,0 +1,128 @@
+//! A cluster in one process and one thread: the machines that origins and edges run
+//! (`member::Member`, `ledger::replica::Replica`), with a network, disks, a clock and
+//! clients that are made from one seed.
+//!
+//! ```text
+//!   Client ─ask─▶ Replica ═ net ═▶ Member ── net ── Member
+//!          ◀told─  (edge)          (origin)│
+//!             │                          Disk: safe, or not yet
+//!             ▼                            ▼ applied
+//!           what it was told  ──held against── Truth
+//! ```
+//!
+//! Meanwhile processes are killed and paused, disks are slow and forget what was not
+//! synced, and the network delays, loses and is cut in one or both directions. Then it
+//! heals, everything must become quiet, and this must hold:
+//!
+//! * all origins applied the same, entry by entry, and end with the same digest;
+//! * equal versions of an object have equal slots, everywhere and at all times;
+//! * what a client was told is a state that was, and its versions never go back;
+//! * every request is answered once; what was accepted is there, what was refused is not;
+//! * messages come at most once, in one order;
+//! * a name has one holder for each epoch, and epochs rise.
+//!
+//! A failure is one line to reproduce: `cargo run -p selvage-cluster-tests --bin sim --
+//! --seed N --trace`.
+
+mod client;
+mod dice;
+mod disk;
+mod net;
+mod publisher;
+mod truth;
+mod world;
+
+use std::time::Duration;
+
+pub use client::Tally;
+pub use dice::Dice;
+pub use world::World;
+
+/// What is simulated.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Origins.
+    pub origins: usize,
+    /// Edges.
+    pub edges: usize,
+    /// Clients.
+    pub clients: usize,
+    /// How long things go wrong, in the time of the simulation.
+    pub trouble: Duration,
+    /// Print every event.
+    pub trace: bool,
+}
+
+impl Options {
+    /// A size that follows from the seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ 0x5e1f_a6e5);
+        Self {
+            seed,
+            origins: [1, 3, 3, 3, 5][dice.below(5)],
+            edges: 1 + dice.below(3),
+            clients: 3 + dice.below(8),
+            trouble: Duration::from_secs(20),
+            trace: false,
+        }
+    }
+}
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Entries of the log that did something.
+    pub entries: usize,
+    /// Updates that clients were told.
+    pub updates: u64,
+    /// What became of the clients' requests.
+    pub tally: Tally,
+    /// Publishes that were granted.
+    pub granted: u64,
+    /// Kills of processes.
+    pub kills: u64,
+    /// Changes of who leads.
+    pub elections: u64,
+    /// A hash of all that happened: the same for the same seed.
+    pub fingerprint: u64,
+}
+
+/// Runs one seed.
+///
+/// # Errors
+/// What did not hold, and when.
+pub fn run(options: Options) -> Result<Report, String> {
+    let mut world = World::new(options);
+    world.run().map_err(|error| {
+        format!(
+            "seed {} ({} origins, {} edges, {} clients), at {:?}: {error}\n\
+             again: cargo run --release -p selvage-cluster-tests --bin sim -- --seed {} --trace",
+            options.seed,
+            options.origins,
+            options.edges,
+            options.clients,
+            world.time(),
+            options.seed,
+        )
+    })
+}
+
+impl Report {
+    /// Sums up.
+    pub fn add(&mut self, other: &Self) {
+        self.entries += other.entries;
+        self.updates += other.updates;
+        self.tally.accepted += other.tally.accepted;
+        self.tally.refused += other.tally.refused;
+        self.tally.undecided += other.tally.undecided;
+        self.tally.lost += other.tally.lost;
+        self.tally.sent += other.tally.sent;
+        self.granted += other.granted;
+        self.kills += other.kills;
+        self.elections += other.elections;
+        self.fingerprint ^= other.fingerprint;
+    }
+}

@@ -1,0 +1,180 @@
+//! What really happened, as the origins applied it; and what clients were told, held
+//! against it.
+//!
+//! Every written value and every message is unique in a run, so that it can be traced.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use ledger::effect::{ObjectChange, ObjectSync, StreamState};
+use ledger::{Applied, Effect};
+use model::{Epoch, LogIndex, ObjectKey, SlotName, SlotValue, StreamKey, Version};
+
+/// The slots of an object.
+pub(super) type Slots = BTreeMap<SlotName, SlotValue>;
+
+/// What was applied, by all origins together.
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    /// By place in the log: a fingerprint of what the entry did.
+    entries: BTreeMap<LogIndex, Applied>,
+    /// The newest entry that is folded into `objects`.
+    folded: LogIndex,
+    /// Versions are not used again, not even by a later life of the object.
+    objects: BTreeMap<ObjectKey, BTreeMap<Version, Moment>>,
+    streams: BTreeMap<StreamKey, StreamState>,
+    /// Where each value was written.
+    written: BTreeMap<SlotValue, (ObjectKey, Version)>,
+    /// The messages of each object, in order.
+    sent: BTreeMap<ObjectKey, Vec<Bytes>>,
+}
+
+/// What an object was at one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Moment {
+    epoch: Epoch,
+    slots: Slots,
+}
+
+impl Truth {
+    /// An origin applied an entry.
+    ///
+    /// # Errors
+    /// Another origin applied something else there, or the entry cannot follow what was.
+    pub(super) fn handle_applied(
+        &mut self,
+        who: impl std::fmt::Display,
+        applied: &Applied,
+    ) -> Result<(), String> {
+        if let Some(before) = self.entries.get(&applied.index) {
+            if before != applied {
+                return Err(format!(
+                    "{who} applied entry {} with other effects:\n  {applied:?}\nthan another did:\n  {before:?}",
+                    applied.index
+                ));
+            }
+            return Ok(());
+        }
+        if applied.index <= self.folded {
+            return Err(format!(
+                "{who} applied entry {}, where others had none with effects, behind {}",
+                applied.index, self.folded
+            ));
+        }
+        self.folded = applied.index;
+        self.entries.insert(applied.index, applied.clone());
+        for effect in &applied.effects {
+            self.fold(effect)
+                .map_err(|error| format!("{who}, entry {}: {error}", applied.index))?;
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self, effect: &Effect) -> Result<(), String> {
+        match effect {
+            Effect::Object { key, change, .. } => match change {
+                ObjectChange::Slots { version, slots, .. } => {
+                    for (_, value) in slots {
+                        if let Some(value) = value {
+                            self.written.insert(value.clone(), (key.clone(), *version));
+                        }
+                    }
+                }
+                ObjectChange::Send { payload } => {
+                    let sent = self.sent.entry(key.clone()).or_default();
+                    if sent.contains(payload) {
+                        return Err(format!("a message of {key} was sent twice: {payload:?}"));
+                    }
+                    sent.push(payload.clone());
+                }
+            },
+            Effect::Stream { key, state } => {
+                let before = self.streams.entry(key.clone()).or_default();
+                if state.epoch < before.epoch {
+                    return Err(format!(
+                        "{key} goes from publish {} to {}",
+                        before.epoch, state.epoch
+                    ));
+                }
+                if state.epoch == before.epoch
+                    && before.holder != state.holder
+                    && state.holder.is_some()
+                {
+                    return Err(format!(
+                        "publish {} of {key} is held by {:?} and by {:?}",
+                        state.epoch, before.holder, state.holder
+                    ));
+                }
+                *before = state.clone();
+            }
+            Effect::Answer { .. }
+            | Effect::Challenge { .. }
+            | Effect::Claim { .. }
+            | Effect::EdgeLost { .. }
+            | Effect::Locked { .. }
+            | Effect::Unlocked { .. }
+            | Effect::Home { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// An origin's state of an object right behind an entry.
+    ///
+    /// # Errors
+    /// Another origin has other slots at the same version.
+    pub(super) fn handle_state(
+        &mut self,
+        who: impl std::fmt::Display,
+        key: &ObjectKey,
+        sync: &ObjectSync,
+    ) -> Result<(), String> {
+        let moment = Moment {
+            epoch: sync.epoch,
+            slots: sync
+                .slots
+                .iter()
+                .map(|(slot, value, _)| (slot.clone(), value.clone()))
+                .collect(),
+        };
+        let past = self.objects.entry(key.clone()).or_default();
+        let known = past.entry(sync.version).or_insert_with(|| moment.clone());
+        if *known != moment {
+            return Err(format!(
+                "{who} has {key} at version {} as {moment:?}, another had {known:?}",
+                sync.version
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the object was at this version, in whichever life: versions are not used again.
+    #[must_use]
+    pub(super) fn at(&self, key: &ObjectKey, version: Version) -> Option<&Slots> {
+        Some(&self.objects.get(key)?.get(&version)?.slots)
+    }
+
+    /// Where a value was written, if it was.
+    #[must_use]
+    pub(super) fn written(&self, value: &SlotValue) -> Option<&(ObjectKey, Version)> {
+        self.written.get(value)
+    }
+
+    /// The place of a message among those of its object.
+    #[must_use]
+    pub(super) fn place_of(&self, key: &ObjectKey, payload: &Bytes) -> Option<usize> {
+        self.sent.get(key)?.iter().position(|sent| sent == payload)
+    }
+
+    /// What the object was at its greatest version.
+    #[must_use]
+    pub(super) fn newest(&self, key: &ObjectKey) -> Option<(Version, &Slots)> {
+        let (version, moment) = self.objects.get(key)?.last_key_value()?;
+        Some((*version, &moment.slots))
+    }
+
+    /// Entries with effects.
+    #[must_use]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+}

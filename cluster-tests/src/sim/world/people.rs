@@ -1,0 +1,172 @@
+//! Publishers and clients, and what they want.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ledger::replica::{Access, ClaimOutcome, Subscriber, SubscriberId};
+use model::{Epoch, OriginId, Policy, SessionId};
+
+use super::{Event, Outcome, World};
+use crate::sim::client::Wish;
+use crate::sim::publisher::Publisher;
+
+impl World {
+    pub(super) fn publish(&mut self) -> Outcome {
+        for place in 0..self.edges.len() {
+            let now = self.instant();
+            let time = self.now;
+            let healed = self.healed;
+            if self.edges[place].replica.is_none() || self.edges[place].paused.is_some() {
+                continue;
+            }
+            if !healed && self.edges[place].publishers.len() < 2 && self.dice.in_thousand(300) {
+                self.next_subscriber += 1;
+                let key = self.streams[self.dice.below(self.streams.len())].clone();
+                let publisher =
+                    Publisher::new(self.next_subscriber, key.clone(), time, &mut self.dice);
+                let token = match self.dice.below(3) {
+                    0 => Bytes::from_static(b"same"),
+                    _ => Bytes::new(),
+                };
+                let edge = &mut self.edges[place];
+                if let Some(replica) = &mut edge.replica {
+                    let above = Epoch(0);
+                    let publication = publisher.publication;
+                    replica.claim(publication, key, token, above, Bytes::new(), now);
+                }
+                edge.publishers.push(publisher);
+            }
+            let edge = &mut self.edges[place];
+            let over: Vec<_> = edge
+                .publishers
+                .iter()
+                .filter(|publisher| publisher.until <= time || healed)
+                .map(|publisher| publisher.publication)
+                .collect();
+            edge.publishers.retain(|p| !over.contains(&p.publication));
+            if let Some(replica) = &mut edge.replica {
+                for publication in over {
+                    replica.release(publication, now);
+                }
+            }
+            self.drain_edge(place)?;
+        }
+        if !self.healed {
+            self.at(Duration::from_millis(100), Event::Publishers);
+        }
+        Ok(())
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        place: usize,
+        publication: u64,
+        outcome: ClaimOutcome,
+    ) -> Outcome {
+        self.trace(format_args!("e{place}: claim {publication} is {outcome:?}"));
+        let now = self.instant();
+        let edge = &mut self.edges[place];
+        let Some(publisher) = edge
+            .publishers
+            .iter_mut()
+            .find(|p| p.publication == publication)
+        else {
+            return Ok(());
+        };
+        match outcome {
+            ClaimOutcome::Granted { epoch, .. } => {
+                if publisher.holds.is_some_and(|before| before >= epoch) {
+                    return Err(format!(
+                        "e{place}: {} is granted publish {epoch} behind {:?}",
+                        publisher.key, publisher.holds
+                    ));
+                }
+                publisher.holds = Some(epoch);
+                self.report.granted += 1;
+                if let Some(replica) = &mut edge.replica {
+                    replica.place(publication, OriginId::new("origin-0").unwrap(), now);
+                }
+            }
+            ClaimOutcome::Standby | ClaimOutcome::Lost => {}
+            ClaimOutcome::Refused | ClaimOutcome::Ended { .. } => {
+                edge.publishers.retain(|p| p.publication != publication);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect(&mut self, client: usize) -> Outcome {
+        if self.clients[client].connection.is_some() {
+            return Ok(());
+        }
+        let place = self.dice.below(self.edges.len());
+        if self.edges[place].replica.is_none() || self.edges[place].paused.is_some() {
+            self.at(Duration::from_millis(100), Event::Connect { client });
+            return Ok(());
+        }
+        self.next_subscriber += 1;
+        let id = SubscriberId(self.next_subscriber);
+        self.edges[place].subscribers.insert(id, client);
+        let wishes = self.clients[client].handle_connected(place, id);
+        self.trace(format_args!("c{client} connects to e{place} as {id:?}"));
+        self.grant(client, wishes)?;
+        let pause = self.clients[client].pause();
+        self.at(pause, Event::Think { client });
+        Ok(())
+    }
+
+    pub(super) fn grant(&mut self, client: usize, wishes: Vec<Wish>) -> Outcome {
+        for wish in wishes {
+            let Some((place, id)) = self.clients[client].connection else {
+                return Ok(());
+            };
+            let now = self.instant();
+            self.trace(format_args!("c{client} at e{place}: {wish:?}"));
+            let durable = self.clients[client].habits.durable;
+            let session = if durable {
+                self.clients[client].session
+            } else {
+                SessionId(u128::from(self.options.seed) << 64 | u128::from(id.0))
+            };
+            let Some(replica) = &mut self.edges[place].replica else {
+                return Ok(());
+            };
+            match wish {
+                Wish::Ask {
+                    key,
+                    kind,
+                    version,
+                    asks,
+                } => {
+                    let subscriber = Subscriber {
+                        id,
+                        session,
+                        durable,
+                    };
+                    let policy = Policy::Optimistic;
+                    let access = Access::FULL;
+                    let trace = Bytes::new();
+                    replica.handle_ask(
+                        subscriber, key, kind, version, access, policy, asks, trace, now,
+                    );
+                }
+                Wish::Resume { next } => replica.handle_resume(id, session, next, now),
+                Wish::Leave => {
+                    replica.handle_left(id, now);
+                    self.edges[place].subscribers.remove(&id);
+                    self.clients[client].handle_lost();
+                    let pause = self
+                        .dice
+                        .between(Duration::from_millis(1), Duration::from_secs(3));
+                    self.at(pause, Event::Connect { client });
+                }
+            }
+            // A stopped edge does nothing yet, but its clients' bytes wait in its sockets;
+            // here they are taken at once and answered later.
+            if self.edges[place].paused.is_none() {
+                self.drain_edge(place)?;
+            }
+        }
+        Ok(())
+    }
+}
