@@ -1,6 +1,8 @@
 //! What must hold for any body of a shared-object message.
 
 use bytes::Bytes;
+use model::object::ObjectUpdate;
+use model::{ObjectKind, ObjectName, SlotName, SlotValue, Version};
 use rtmp::{Message, MessageKind, StreamId};
 
 use super::input::Input;
@@ -9,8 +11,6 @@ use crate::object::ask::Asks;
 use crate::object::{
     Bounds, Collapse, ObjectMessage, WireEvent, body, decode_value, encode_value, from_message,
 };
-use model::object::ObjectUpdate;
-use model::{ObjectKind, ObjectName, SlotName, SlotValue, Version};
 
 /// Reads the bytes as a body: the first byte says in which encoding.
 pub fn object(bytes: &[u8]) {

@@ -4,13 +4,18 @@ use std::time::Instant;
 
 use amf::Value;
 use bytes::Bytes;
+use model::object::{ObjectAsk, ObjectEvent, ObjectUpdate};
+use model::{ObjectKind, ObjectName, SlotName, SlotOp, Version};
 use rtmp::{Message, MessageKind, StreamId};
 
-use super::super::{ClientSession, Closed, Event, Output, PlayRequest, Progress, Setup};
-use crate::event::{
-    CloseReason, Event as ServerEvent, Notice, Output as ServerOutput, PlayStart, PublishMode,
-    Refusal, Reply,
+use super::super::{
+    ClientSession, Closed, Event, Output, PlayRequest, Progress, RemoteObject, Setup, object,
 };
+use crate::event::{
+    CloseReason, Event as ServerEvent, Notice, ObjectEncoding, Output as ServerOutput, PlayStart,
+    PublishMode, Refusal, Reply,
+};
+use crate::object::ObjectRequest;
 use crate::{ServerSession, ServerSetup};
 
 /// A client and a server session, and a clock that the test moves.
@@ -328,4 +333,107 @@ fn a_pair_stays_alive_by_pings_in_virtual_time() {
     }
     assert!(pair.server.is_connected());
     assert_eq!((pair.at_client.len(), pair.at_server.len()), (0, 0));
+}
+
+#[test]
+fn a_pair_shares_an_object_in_either_encoding() {
+    for encoding in [ObjectEncoding::Amf0, ObjectEncoding::Amf3] {
+        let setup = Setup {
+            encoding,
+            ..Setup::new("chat", "rtmp://h/chat")
+        };
+        let mut pair = Pair::new(&setup);
+        let Some(ServerEvent::Connect { request, .. }) = pair.at_server.pop() else {
+            panic!()
+        };
+        pair.reply(request, Reply::Accept);
+        pair.at_client.clear();
+
+        let name = ObjectName::new("users").unwrap();
+        let mut object = RemoteObject::new(name.clone(), ObjectKind::Temporary);
+        let bytes = Value::ByteArray(Bytes::from_static(b"x"));
+        let slots = ["bytes", "count"].map(|name| SlotName::new(name).unwrap());
+        object.use_it();
+        object.set(slots[0].clone(), bytes.clone()).unwrap();
+        object.set(slots[1].clone(), 5.0.into()).unwrap();
+        object.flush();
+
+        // The Use, and its answer.
+        share(&mut pair, &mut object);
+        let asked = asked_object(&mut pair);
+        assert_eq!(
+            (&asked.name, &asked.asks[..]),
+            (&name, &[ObjectAsk::Use][..])
+        );
+        assert_eq!(pair.server.object_encoding(), encoding);
+        let tell = |pair: &mut Pair, version, events| {
+            let update = ObjectUpdate {
+                name: name.clone(),
+                kind: ObjectKind::Temporary,
+                version: Version(version),
+                events,
+            };
+            pair.server.handle_object(&update, pair.now);
+        };
+        let first = vec![ObjectEvent::UseSuccess, ObjectEvent::Clear];
+        tell(&mut pair, 1, first);
+        share(&mut pair, &mut object);
+        assert!(object.is_used() && object.is_waiting());
+
+        // The batch, and its answers: one is accepted, the other refused.
+        let asked = asked_object(&mut pair);
+        let [ObjectAsk::Write(ops)] = &asked.asks[..] else {
+            panic!("{asked:?}")
+        };
+        let Some(SlotOp::Set { value, .. }) = ops.first() else {
+            panic!("{ops:?}")
+        };
+        let answer = vec![
+            ObjectEvent::Change {
+                slot: slots[0].clone(),
+                value: value.clone(),
+            },
+            ObjectEvent::Success {
+                slot: slots[1].clone(),
+            },
+        ];
+        tell(&mut pair, 2, answer);
+        share(&mut pair, &mut object);
+        assert!(!object.is_waiting());
+        assert_eq!(object.get(&slots[1]), Some(&5.0.into()));
+        // In AMF0 there are no byte arrays.
+        let expected = match encoding {
+            ObjectEncoding::Amf0 => Value::Unsupported,
+            ObjectEncoding::Amf3 => bytes,
+        };
+        assert_eq!(object.get(&slots[0]), Some(&expected));
+    }
+}
+
+/// Carries what the object says to the server, and what it is told to the object.
+fn share(pair: &mut Pair, object: &mut RemoteObject) {
+    loop {
+        while let Some(output) = object.poll_output() {
+            if let object::Output::Message(message) = output {
+                pair.client.send_object(&message).unwrap();
+            }
+        }
+        pair.drive();
+        if pair.at_client.is_empty() {
+            return;
+        }
+        for event in std::mem::take(&mut pair.at_client) {
+            match event {
+                Event::Object(update) => object.handle_update(&update).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn asked_object(pair: &mut Pair) -> ObjectRequest {
+    match pair.at_server.remove(0) {
+        ServerEvent::Object(asked) => *asked,
+        other => panic!("{other:?}"),
+    }
 }
