@@ -13,7 +13,7 @@ use super::session::{Session, What, op_bytes};
 use super::timers::Timer;
 use super::{Member, Replica, events, limits};
 use crate::command::Request;
-use crate::limits::{BATCH_OPS_MAX, COMMAND_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{BATCH_OPS_MAX, COMMAND_BYTES_MAX, TRACE_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// What a command needs beside the client's bytes: names, numbers, a trace.
 const COMMAND_OVERHEAD: usize = 4096;
@@ -473,6 +473,11 @@ impl Replica {
             object.begin_write(who, ops);
         }
         let due = now + self.setup.write_wait;
+        let trace = if trace.len() > TRACE_BYTES_MAX {
+            Bytes::new()
+        } else {
+            trace
+        };
         session.push(what, Some(due), trace);
         let timer = Timer::Due(id);
         if !self.timers.is_set(&timer) {

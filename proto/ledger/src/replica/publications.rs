@@ -10,6 +10,7 @@ use super::interface::{ClaimOutcome, Output};
 use super::{Link, Replica, limits};
 use crate::command::Request;
 use crate::effect::{Answer, Decision, StreamState};
+use crate::limits::{TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::wire::ToOrigin;
 
 /// A publisher that wants a name, or has it.
@@ -50,10 +51,18 @@ impl Replica {
         trace: Bytes,
         now: Instant,
     ) {
-        if self.publications.len() >= limits::PUBLICATIONS_MAX || self.own_is_full() {
+        if self.publications.len() >= limits::PUBLICATIONS_MAX
+            || self.own_is_full()
+            || token.len() > TOKEN_BYTES_MAX
+        {
             self.outcome(publication, ClaimOutcome::Refused);
             return;
         }
+        let trace = if trace.len() > TRACE_BYTES_MAX {
+            Bytes::new()
+        } else {
+            trace
+        };
         self.publications.insert(
             publication,
             Publication {
