@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 
 use amf::Value;
+use model::SessionId;
 use rtmp::{Message, MessageKind, StreamId, UserControl};
 
 use super::limits::{CALLS_OPEN_MAX, STREAMS_MAX};
@@ -296,6 +297,23 @@ impl ClientSession {
             payload,
         }));
         Ok(())
+    }
+
+    /// Tells one of our servers that what this connection asks of objects continues a
+    /// session that other connections share, at this number (from 1). Answered as a call.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn resume(&mut self, session: SessionId, next: u64) -> Result<CallId, Error> {
+        #[allow(
+            clippy::cast_precision_loss,
+            reason = "numbers of requests stay far below 2^53"
+        )]
+        let next = next as f64;
+        self.call(
+            "selvage.resume",
+            [session.to_string().into(), Value::from(next)],
+        )
     }
 
     /// Sends a message about a shared object: type 16 if the connection is of AMF3, else 19.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use amf::Value;
+use model::SessionId;
 
 use crate::event::ObjectEncoding;
 
@@ -105,6 +106,15 @@ impl Setup {
             four_cc_use: 2,
             ..Self::new(app, tc_url)
         }
+    }
+
+    /// Says to one of our servers who we are: this connection and others share the session.
+    /// The identity is the first argument behind the command object.
+    #[must_use]
+    pub fn identify(mut self, session: SessionId) -> Self {
+        let identity = Value::object([("selvageSession", Value::from(session.to_string()))]);
+        self.args.insert(0, identity);
+        self
     }
 
     /// The command object, in the order of Flash Player.

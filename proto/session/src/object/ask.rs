@@ -16,7 +16,8 @@ pub(crate) struct Asks {
 }
 
 impl Asks {
-    /// Neighbouring changes are one batch. What only servers say is left out.
+    /// Neighbouring changes are one batch. What only servers say is left out, and so are
+    /// messages to all that nobody could read.
     ///
     /// A slot that is given null is taken away, as players mean it; and so is one that is
     /// given undefined: to a script, a slot that is undefined and one that is not there
@@ -33,9 +34,12 @@ impl Asks {
                 WireEvent::RequestChange { slot, value } => all.write(SlotOp::Set { slot, value }),
                 WireEvent::RequestRemove { slot } => all.write(SlotOp::Remove { slot }),
                 WireEvent::RequestClear => all.write(SlotOp::Clear),
-                WireEvent::Send(payload) => all.asks.push(ObjectAsk::Send(payload)),
+                WireEvent::Send(payload) if value::is_call(&payload) => {
+                    all.asks.push(ObjectAsk::Send(payload));
+                }
                 WireEvent::Unreadable { event: 3, slot } => all.unreadable.push(slot),
-                WireEvent::Unreadable { .. }
+                WireEvent::Send(_)
+                | WireEvent::Unreadable { .. }
                 | WireEvent::Change { .. }
                 | WireEvent::Success { .. }
                 | WireEvent::Status { .. }

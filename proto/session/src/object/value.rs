@@ -9,7 +9,9 @@ use amf::{Value, amf0};
 use bytes::{Bytes, BytesMut};
 use model::SlotValue;
 
-use crate::limits::{OBJECT_VALUE_BYTES_MAX, OBJECT_VALUE_DEPTH_MAX, OBJECT_VALUES_MAX};
+use crate::limits::{
+    OBJECT_ASK_BYTES_MAX, OBJECT_VALUE_BYTES_MAX, OBJECT_VALUE_DEPTH_MAX, OBJECT_VALUES_MAX,
+};
 
 /// AMF0 markers (§2.1).
 const NULL: u8 = 0x05;
@@ -42,6 +44,26 @@ pub(crate) fn read(bytes: &Bytes) -> Option<(SlotValue, usize)> {
     let mut whole = BytesMut::with_capacity(len + 3);
     amf0::write(&value, &mut whole).ok()?;
     Some((SlotValue(whole.freeze()), len))
+}
+
+/// Whether the bytes are a message to all: the name of a handler, and values. Only such are
+/// handed on, because whoever uses the object gets to read them.
+pub(crate) fn is_call(payload: &[u8]) -> bool {
+    let limits = Limits {
+        bytes: OBJECT_ASK_BYTES_MAX,
+        ..LIMITS
+    };
+    let mut decoder = amf0::Decoder::with_limits(payload, limits);
+    let Ok(Some(Value::String(_))) = decoder.next_value() else {
+        return false;
+    };
+    loop {
+        match decoder.next_value() {
+            Ok(Some(_)) => {}
+            Ok(None) => return true,
+            Err(_) => return false,
+        }
+    }
 }
 
 /// The value of a slot.

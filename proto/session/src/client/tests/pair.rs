@@ -5,7 +5,7 @@ use std::time::Instant;
 use amf::Value;
 use bytes::Bytes;
 use model::object::{ObjectAsk, ObjectEvent, ObjectUpdate};
-use model::{ObjectKind, ObjectName, SlotName, SlotOp, Version};
+use model::{ObjectKind, ObjectName, SessionId, SlotName, SlotOp, Version};
 use rtmp::{Message, MessageKind, StreamId};
 
 use super::super::{
@@ -408,6 +408,38 @@ fn a_pair_shares_an_object_in_either_encoding() {
         };
         assert_eq!(object.get(&slots[0]), Some(&expected));
     }
+}
+
+#[test]
+fn a_pair_knows_the_session_that_a_client_of_several_edges_has() {
+    let session = SessionId(7);
+    let setup = Setup::new("chat", "rtmp://h/chat").identify(session);
+    let mut pair = Pair::new(&setup);
+    let Some(ServerEvent::Connect { request, connect }) = pair.at_server.pop() else {
+        panic!()
+    };
+    assert_eq!(connect.session, Some(session));
+    pair.reply(request, Reply::Accept);
+    pair.at_client.clear();
+
+    let call = pair.client.resume(session, 12).unwrap();
+    pair.drive();
+    let Some(ServerEvent::Resume { request, .. }) = pair.at_server.last() else {
+        panic!("{:?}", pair.at_server)
+    };
+    let request = *request;
+    let resume = ServerEvent::Resume {
+        request,
+        session,
+        next: 12,
+    };
+    assert_eq!(pair.at_server.pop(), Some(resume));
+    pair.reply(request.unwrap(), Reply::Result(Value::Null));
+    let answered = Event::Result {
+        call,
+        value: Value::Null,
+    };
+    assert_eq!(pair.at_client, [answered]);
 }
 
 /// Carries what the object says to the server, and what it is told to the object.
