@@ -5,6 +5,8 @@ pub mod limits;
 mod chance;
 mod check;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 mod membership;
 mod node;
