@@ -23,18 +23,15 @@ impl Replica {
         answer: Answer,
         now: Instant,
     ) -> Result<(), Misbehaviour> {
-        match &answer {
-            Answer::OutOfOrder { expected } => {
-                self.expected(id, *expected, now);
-                return Ok(());
+        if let Answer::OutOfOrder { expected } = answer {
+            self.expected(id, expected, now);
+            return Ok(());
+        }
+        if answer == Answer::UnknownEdge {
+            if self.registered {
+                self.begin_life(now);
             }
-            Answer::UnknownEdge => {
-                if self.registered {
-                    self.begin_life(now);
-                }
-                return Ok(());
-            }
-            _ => {}
+            return Ok(());
         }
         let Some((who, what)) = self.take(id, seq, now) else {
             return Ok(());
@@ -160,7 +157,17 @@ impl Replica {
             }
             // The number was used up for nothing, by this edge or another.
             Answer::Done => ObjectStatus::Unavailable,
-            _ => ObjectStatus::Undecided,
+            Answer::Opened(_)
+            | Answer::OtherKind { .. }
+            | Answer::Locked { .. }
+            | Answer::NotLocked
+            | Answer::Granted { .. }
+            | Answer::Contending
+            | Answer::Standby
+            | Answer::NotHolder
+            | Answer::OutOfOrder { .. }
+            | Answer::Forgotten
+            | Answer::UnknownEdge => ObjectStatus::Undecided,
         };
         self.tell_refused(who, what, status, CallResult::Undecided);
     }
@@ -204,7 +211,18 @@ impl Replica {
                 self.reopen(key);
                 ObjectStatus::Unavailable
             }
-            _ => ObjectStatus::Undecided,
+            Answer::Opened(_)
+            | Answer::OtherKind { .. }
+            | Answer::Written { .. }
+            | Answer::Locked { .. }
+            | Answer::NotLocked
+            | Answer::Granted { .. }
+            | Answer::Contending
+            | Answer::Standby
+            | Answer::NotHolder
+            | Answer::OutOfOrder { .. }
+            | Answer::Forgotten
+            | Answer::UnknownEdge => ObjectStatus::Undecided,
         };
         let what = What::Send {
             key: key.clone(),
@@ -272,7 +290,17 @@ impl Replica {
                 self.propose_open(key);
                 self.pump_own(now);
             }
-            _ => return false,
+            Answer::Done
+            | Answer::Written { .. }
+            | Answer::NotOpen
+            | Answer::Locked { .. }
+            | Answer::NotLocked
+            | Answer::Granted { .. }
+            | Answer::Contending
+            | Answer::Standby
+            | Answer::NotHolder
+            | Answer::OutOfOrder { .. }
+            | Answer::UnknownEdge => return false,
         }
         true
     }
@@ -338,15 +366,34 @@ fn locked(answer: &Answer) -> CallResult {
         Answer::NotLocked => CallResult::NotLocked,
         Answer::Full { .. } => CallResult::Full,
         Answer::NotOpen | Answer::Done => CallResult::Unavailable,
-        _ => CallResult::Undecided,
+        Answer::Opened(_)
+        | Answer::OtherKind { .. }
+        | Answer::Written { .. }
+        | Answer::Granted { .. }
+        | Answer::Contending
+        | Answer::Standby
+        | Answer::NotHolder
+        | Answer::OutOfOrder { .. }
+        | Answer::Forgotten
+        | Answer::UnknownEdge => CallResult::Undecided,
     }
 }
 
 fn unlocked(answer: &Answer) -> CallResult {
     match answer {
         Answer::Done => CallResult::Unlocked,
-        Answer::NotLocked => CallResult::NotLocked,
-        Answer::NotOpen => CallResult::Unavailable,
-        _ => CallResult::Undecided,
+        Answer::NotLocked | Answer::NotOpen => CallResult::NotLocked,
+        Answer::Full { .. } => CallResult::Full,
+        Answer::Locked { .. }
+        | Answer::Opened(_)
+        | Answer::OtherKind { .. }
+        | Answer::Written { .. }
+        | Answer::Granted { .. }
+        | Answer::Contending
+        | Answer::Standby
+        | Answer::NotHolder
+        | Answer::OutOfOrder { .. }
+        | Answer::Forgotten
+        | Answer::UnknownEdge => CallResult::Undecided,
     }
 }

@@ -456,9 +456,10 @@ impl Replica {
                 session.push(What::Void { lock: None }, None, Bytes::new());
             }
             if subscribed {
-                let call = match status {
-                    ObjectStatus::NoWriteAccess => CallResult::NoAccess,
-                    _ => CallResult::Full,
+                let call = if status == ObjectStatus::NoWriteAccess {
+                    CallResult::NoAccess
+                } else {
+                    CallResult::Full
                 };
                 self.tell_refused(who, what, status, call);
             } else {
@@ -572,7 +573,7 @@ impl Replica {
                     subscriber: who,
                     call: id,
                     result: call,
-                })
+                });
             }
             What::Unlock { call: None, .. } | What::Void { .. } | What::Edge(_) => {}
         }
@@ -607,7 +608,7 @@ fn is_too_big(what: &What) -> bool {
                     |op| matches!(op, SlotOp::Set { value, .. } if value.0.len() > VALUE_BYTES_MAX),
                 )
         }
-        What::Send { payload, .. } => payload.len() > COMMAND_BYTES_MAX - COMMAND_OVERHEAD,
+        What::Send { payload, .. } => payload.len() > VALUE_BYTES_MAX,
         What::Lock { .. } | What::Unlock { .. } | What::Void { .. } | What::Edge(_) => false,
     }
 }

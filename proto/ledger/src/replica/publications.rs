@@ -23,6 +23,8 @@ pub(super) struct Publication {
     /// The number of the request that claims it.
     asked: u64,
     stage: Stage,
+    /// Whether it was told that it stands by: a grant after that is a takeover.
+    stood_by: bool,
 }
 
 /// How far a claim is.
@@ -72,6 +74,7 @@ impl Replica {
                 trace,
                 asked: 0,
                 stage: Stage::Asked,
+                stood_by: false,
             },
         );
         self.propose_claim(publication);
@@ -169,16 +172,27 @@ impl Replica {
         };
         match answer {
             Answer::Granted { epoch } => {
-                self.granted(publication, *epoch, false);
+                let takeover = one.stood_by;
+                self.granted(publication, *epoch, takeover);
             }
             Answer::Contending => one.stage = Stage::Contending,
             Answer::Standby => {
                 one.stage = Stage::Standby;
-                self.outcome(publication, ClaimOutcome::Standby);
+                if !std::mem::replace(&mut one.stood_by, true) {
+                    self.outcome(publication, ClaimOutcome::Standby);
+                }
             }
             Answer::NotHolder | Answer::Full { .. } => self.refused(publication),
-            Answer::Forgotten => self.claim_again(publication),
-            _ => return false,
+            Answer::Forgotten => self.propose_claim(publication),
+            Answer::Done
+            | Answer::Opened(_)
+            | Answer::OtherKind { .. }
+            | Answer::Written { .. }
+            | Answer::NotOpen
+            | Answer::Locked { .. }
+            | Answer::NotLocked
+            | Answer::OutOfOrder { .. }
+            | Answer::UnknownEdge => return false,
         }
         true
     }
@@ -248,54 +262,39 @@ impl Replica {
                 }
                 self.outcome(publication, ClaimOutcome::Lost);
             }
-            self.propose_claim(publication);
-        }
-    }
-
-    /// Gives up a place in the line, and takes one anew.
-    fn claim_again(&mut self, publication: u64) {
-        if let Some(one) = self.publications.get(&publication) {
-            let key = one.key.clone();
-            self.push_own(Request::Release { key, publication }, Bytes::new());
+            if let Some(one) = self.publications.get_mut(&publication) {
+                one.stood_by = false;
+            }
             self.propose_claim(publication);
         }
     }
 
     /// Nobody told this edge of decisions and challenges for a while. Who held a name and
-    /// holds it still is asked whether it lives; who waited and has it is told so; who
-    /// waited and has it not may have been refused, and waits anew.
+    /// holds it still is asked whether it lives. Who waited claims once more: that is
+    /// answered with what became of the claim, and begins it anew if it was refused.
     pub(super) fn claims_after_gap(&mut self, streams: &[(StreamKey, StreamState)]) {
         let held_here: BTreeMap<&StreamKey, Epoch> = streams
             .iter()
             .filter(|(_, state)| state.holder.as_ref() == Some(&self.life))
             .map(|(key, state)| (key, state.epoch))
             .collect();
-        let mut of_name: BTreeMap<StreamKey, usize> = BTreeMap::new();
-        for one in self.publications.values() {
-            *of_name.entry(one.key.clone()).or_default() += 1;
-        }
         let all: Vec<u64> = self.publications.keys().copied().collect();
         for publication in all {
             let Some(one) = self.publications.get(&publication) else {
                 continue;
             };
-            let stage = one.stage;
-            let ours = held_here.get(&one.key).copied();
-            let alone = of_name.get(&one.key) == Some(&1);
-            match (stage, ours) {
-                (Stage::Held(epoch), Some(now)) if now == epoch => {
+            match (one.stage, held_here.get(&one.key)) {
+                (Stage::Held(epoch), Some(now)) if *now == epoch => {
                     self.outputs.push_back(Output::Challenged { publication });
                 }
                 (Stage::Held(epoch), _) => {
                     self.claim_decided(publication, Decision::Ended { epoch });
                 }
-                (Stage::Contending | Stage::Standby, Some(epoch)) if alone => {
-                    let takeover = stage == Stage::Standby;
-                    self.granted(publication, epoch, takeover);
-                }
-                (Stage::Asked, _) if !self.was_handed(publication) => {}
-                (Stage::Asked | Stage::Contending | Stage::Standby, _) => {
-                    self.claim_again(publication);
+                (Stage::Contending | Stage::Standby, _) => self.propose_claim(publication),
+                (Stage::Asked, _) => {
+                    if self.was_handed(publication) {
+                        self.propose_claim(publication);
+                    }
                 }
             }
         }

@@ -43,16 +43,18 @@ impl Replica {
         let mut answers: BTreeMap<Asker, Answer> = BTreeMap::new();
         let mut effects = Vec::with_capacity(applied.effects.len());
         for effect in applied.effects {
-            match effect {
-                Effect::Answer {
-                    to,
-                    session,
-                    seq,
-                    answer,
-                } if to == life && changing.contains(&(session, seq)) => {
-                    answers.insert((session, seq), answer);
-                }
-                other => effects.push(other),
+            if let Effect::Answer {
+                to,
+                session,
+                seq,
+                answer,
+            } = &effect
+                && *to == life
+                && changing.contains(&(*session, *seq))
+            {
+                answers.insert((*session, *seq), answer.clone());
+            } else {
+                effects.push(effect);
             }
         }
         for effect in effects {
