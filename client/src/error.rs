@@ -79,6 +79,21 @@ pub enum Error {
     /// A shared object's name, or a slot's, that is none.
     #[error("not a name of a shared object or a slot")]
     Name(#[from] model::NameError),
+    /// A path to a slot that is none.
+    #[error("'{0}' is not of the form name.data.key")]
+    Path(String),
+    /// The shared object is not set up.
+    #[error("the shared object {0} is not set up")]
+    NoObject(String),
+    /// There is no such server.
+    #[error("there is no server {0}")]
+    NoServer(usize),
+    /// Nothing is published.
+    #[error("nothing is published")]
+    NotPublishing,
+    /// A limit of ours.
+    #[error("too many {0}, or none")]
+    Overloaded(&'static str),
     /// The connection uses the shared object already.
     #[error("the shared object {0} is in use on this connection")]
     InUse(String),
@@ -123,7 +138,15 @@ impl Error {
     #[must_use]
     pub const fn blame(&self) -> Blame {
         match self {
-            Self::Url(_) | Self::TlsSetup { .. } | Self::Name(_) | Self::InUse(_) => Blame::Caller,
+            Self::Url(_)
+            | Self::TlsSetup { .. }
+            | Self::Name(_)
+            | Self::Path(_)
+            | Self::NoObject(_)
+            | Self::NoServer(_)
+            | Self::NotPublishing
+            | Self::Overloaded(_)
+            | Self::InUse(_) => Blame::Caller,
             Self::Resolve { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
@@ -151,13 +174,18 @@ impl Error {
         match self {
             Self::Rejected(rejection) => Some(&rejection.status.code),
             Self::Refused { status, .. } | Self::CallFailed(status) => Some(&status.code),
-            Self::Unpublished(code)
-            | Self::Object(code)
-            | Self::Closed(Closed::ByServer(code)) => Some(code),
+            Self::Unpublished(code) | Self::Object(code) | Self::Closed(Closed::ByServer(code)) => {
+                Some(code)
+            }
             Self::Closed(Closed::Here | Closed::Rejected | Closed::ConnectTimeout)
             | Self::Url(_)
             | Self::Name(_)
             | Self::InUse(_)
+            | Self::Path(_)
+            | Self::NoObject(_)
+            | Self::NoServer(_)
+            | Self::NotPublishing
+            | Self::Overloaded(_)
             | Self::TlsSetup { .. }
             | Self::Resolve { .. }
             | Self::Connect { .. }

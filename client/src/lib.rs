@@ -47,6 +47,10 @@ mod url;
 
 pub use connection::Connection;
 pub use error::{Blame, Error};
+pub use multi::{
+    MultiConnection, MultiEvent, MultiEvents, MultiOptions, Need, ServerState, SetupStatus,
+    SoOutcome, Source, SourceFrame,
+};
 pub use net::{
     NetConnection, NetEvent, NetEvents, NetStream, NetStreamEvents, ObjectEvent, SharedObject,
     SharedObjectEvents, StreamEvent,

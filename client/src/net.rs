@@ -16,8 +16,10 @@ mod task;
 use std::sync::{Arc, OnceLock};
 
 use amf::Value;
+use model::SessionId;
 use session::RequestId;
 use session::client::{Status, Welcome};
+use session::object::ObjectMessage;
 use tokio::sync::{mpsc, oneshot};
 
 use self::task::{Task, Turn};
@@ -66,16 +68,29 @@ impl NetConnection {
     ///
     /// # Errors
     /// Says which step failed.
-    pub async fn connect(
-        target: &Target,
-        options: &Options,
-    ) -> Result<(Self, NetEvents), Error> {
+    pub async fn connect(target: &Target, options: &Options) -> Result<(Self, NetEvents), Error> {
         Ok(Self::drive(Connection::open(target, options).await?))
     }
 
     /// Gives a connection to a task of its own. Must be called within a tokio runtime.
     #[must_use]
     pub fn drive(connection: Connection) -> (Self, NetEvents) {
+        Self::start(connection, None)
+    }
+
+    /// As [`Self::drive`]; what the server says about objects that are not in use goes to
+    /// `tap` as it came.
+    pub(crate) fn tapped(
+        connection: Connection,
+        tap: mpsc::Sender<Box<ObjectMessage>>,
+    ) -> (Self, NetEvents) {
+        Self::start(connection, Some(tap))
+    }
+
+    fn start(
+        connection: Connection,
+        tap: Option<mpsc::Sender<Box<ObjectMessage>>>,
+    ) -> (Self, NetEvents) {
         let (turns, inbox) = mpsc::channel(TURNS_MAX);
         let (leave, left) = mpsc::unbounded_channel();
         let (sender, events) = mpsc::channel(EVENTS_MAX);
@@ -86,7 +101,7 @@ impl NetConnection {
             over: Arc::clone(&over),
             welcome: connection.welcome().cloned().map(Arc::new),
         };
-        let task = Task::new(connection, sender, Arc::clone(&over));
+        let task = Task::new(connection, sender, tap, Arc::clone(&over));
         tokio::spawn(task.run(inbox, left));
         (Self { desk }, NetEvents { events, over })
     }
@@ -172,6 +187,28 @@ impl NetConnection {
         }
     }
 
+    /// Continues a session that other connections share, at this number.
+    pub(crate) async fn resume(&self, session: SessionId, next: u64) -> Result<Value, Error> {
+        self.desk
+            .ask(move |task, answer| {
+                let call = task.session().resume(session, next);
+                task.expect(call, answer);
+            })
+            .await?
+    }
+
+    /// Sends a message about an object as it stands.
+    pub(crate) async fn send_object(&self, message: ObjectMessage) -> Result<(), Error> {
+        self.desk
+            .with(move |task| Ok(task.session().send_object(&message)?))
+            .await
+    }
+
+    /// Whether it is a handle to the same connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.desk.over, &other.desk.over)
+    }
+
     pub(crate) const fn desk(&self) -> &Desk {
         &self.desk
     }
@@ -183,10 +220,7 @@ impl NetEvents {
     /// # Errors
     /// Why no further event will come; the same again when called again.
     pub async fn next(&mut self) -> Result<NetEvent, Error> {
-        self.events
-            .recv()
-            .await
-            .ok_or_else(|| gone(&self.over))
+        self.events.recv().await.ok_or_else(|| gone(&self.over))
     }
 }
 
@@ -227,10 +261,7 @@ impl Desk {
     ) -> Result<T, Error> {
         let (sender, answer) = oneshot::channel();
         let turn: Turn = Box::new(move |task| act(task, sender));
-        self.turns
-            .send(turn)
-            .await
-            .map_err(|_| gone(&self.over))?;
+        self.turns.send(turn).await.map_err(|_| gone(&self.over))?;
         answer.await.map_err(|_| gone(&self.over))
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amf::Value;
+use model::SessionId;
 use session::client::Setup;
 
 use crate::Target;
@@ -75,6 +76,13 @@ impl Options {
     #[must_use]
     pub fn with_args(mut self, args: impl IntoIterator<Item = Value>) -> Self {
         self.setup.args.extend(args);
+        self
+    }
+
+    /// With an identity that other connections share.
+    #[must_use]
+    pub fn identify(mut self, session: SessionId) -> Self {
+        self.setup = self.setup.identify(session);
         self
     }
 

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::object::ObjectStatus;
 use model::{ObjectKind, SlotName, SlotValue, Version};
 
 use super::machine::{Step, StepCode, Ticket};
@@ -58,8 +57,6 @@ pub(super) struct Verdict {
     /// What was asked for; `None` takes it away.
     pub(super) wanted: Option<SlotValue>,
     pub(super) accepted: bool,
-    /// What the server said beside it.
-    pub(super) status: Option<ObjectStatus>,
 }
 
 impl History {
@@ -159,8 +156,12 @@ impl History {
                 }
             }
             None => {
-                let all: BTreeSet<SlotName> =
-                    self.told.keys().chain(mirror.slots.keys()).cloned().collect();
+                let all: BTreeSet<SlotName> = self
+                    .told
+                    .keys()
+                    .chain(mirror.slots.keys())
+                    .cloned()
+                    .collect();
                 for slot in &all {
                     self.compare(mirror, slot, open, &mut steps);
                 }

@@ -3,52 +3,52 @@
 use std::time::Duration;
 
 /// Servers of one facade. Each costs a connection and a copy of every object.
-pub const SERVERS_MAX: usize = 16;
+pub(super) const SERVERS_MAX: usize = 16;
 
 /// Objects of one facade.
-pub const OBJECTS_MAX: usize = 256;
+pub(super) const OBJECTS_MAX: usize = 256;
 
 /// Requests under way. The ledger remembers the answers of 64 requests of a session; what it
 /// does not remember could not be asked again.
-pub const WINDOW: usize = 64;
+pub(super) const WINDOW: usize = 64;
 
 /// Sets and sends that wait to be asked for. While no server can be reached a program that
 /// goes on writing learns here that it writes in vain.
-pub const WAITING_MAX: usize = 1024;
+pub(super) const WAITING_MAX: usize = 1024;
 
 /// Slots of one batch; the ledger takes 1024.
-pub const BATCH_SLOTS_MAX: usize = 256;
+pub(super) const BATCH_SLOTS_MAX: usize = 256;
 
 /// Messages to all subscribers that are remembered of each server, to find out after a loss
 /// which of them were told already.
-pub const SENDS_KEPT_MAX: usize = 32;
+pub(super) const SENDS_KEPT_MAX: usize = 32;
 
 /// How long all servers may take to answer `connect` (the value of the original).
-pub const SETUP_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const SETUP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// After how much silence a server is asked whether it lives.
-pub const PING_AFTER: Duration = Duration::from_secs(1);
+pub(super) const PING_AFTER: Duration = Duration::from_secs(1);
 
 /// After how much silence a server that has answered such a question before is given up.
 /// A pause of a busy machine is shorter, and an operator's patience longer.
-pub const SILENCE_MAX: Duration = Duration::from_secs(4);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(4);
 
 /// How long a request may be under way before another server is asked, if there is one. An
 /// edge that cannot decide says so itself within this time.
-pub const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a set or a send may wait altogether before it counts as undecided.
-pub const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long to wait for an answer after a change by another that may be one: a server may
 /// merge the refusal with the change that is the reason for it.
-pub const MERGED_PATIENCE: Duration = Duration::from_millis(1500);
+pub(super) const MERGED_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The first pause before a lost server is dialled again; each is twice the one before.
-pub const BACKOFF_MIN: Duration = Duration::from_millis(250);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(250);
 
 /// The longest pause before a lost server is dialled again.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(8);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(8);
 
 const _: () = assert!(PING_AFTER.as_millis() * 2 < SILENCE_MAX.as_millis());
 const _: () = assert!(ANSWER_PATIENCE.as_millis() < SETTLE_PATIENCE.as_millis());

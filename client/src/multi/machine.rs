@@ -30,8 +30,7 @@ use model::{ObjectKind, ObjectName, SlotName, SlotValue, Version};
 use self::requests::Requests;
 use super::history::{Dirty, History, Queued};
 use super::limits::{
-    ANSWER_PATIENCE, BACKOFF_MAX, BACKOFF_MIN, PING_AFTER, SETUP_PATIENCE, SILENCE_MAX,
-    WAITING_MAX,
+    ANSWER_PATIENCE, BACKOFF_MAX, BACKOFF_MIN, PING_AFTER, SETUP_PATIENCE, SILENCE_MAX, WAITING_MAX,
 };
 use super::mirror::{Folded, Mirror};
 
@@ -76,11 +75,27 @@ pub(super) enum Output {
 /// What the program is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Told {
-    Setup { complete: bool },
-    Server { server: usize, state: ServerState },
-    Sync { object: ObjectName, version: Version, steps: Vec<Step> },
-    Send { object: ObjectName, payload: Bytes },
-    Status { object: ObjectName, server: usize, status: ObjectStatus },
+    Setup {
+        complete: bool,
+    },
+    Server {
+        server: usize,
+        state: ServerState,
+    },
+    Sync {
+        object: ObjectName,
+        version: Version,
+        steps: Vec<Step>,
+    },
+    Send {
+        object: ObjectName,
+        payload: Bytes,
+    },
+    Status {
+        object: ObjectName,
+        server: usize,
+        status: ObjectStatus,
+    },
 }
 
 /// How a server stands.
@@ -360,6 +375,11 @@ impl Machine {
         }
     }
 
+    /// How many objects are set up.
+    pub(super) fn objects(&self) -> usize {
+        self.objects.len()
+    }
+
     /// Whether the object is set up.
     pub(super) fn has_object(&self, name: &ObjectName) -> bool {
         self.objects.contains_key(name)
@@ -433,7 +453,10 @@ impl Machine {
     }
 
     /// All slots of an object as the program was told them.
-    pub(super) fn told(&self, object: &ObjectName) -> Option<(Version, &BTreeMap<SlotName, SlotValue>)> {
+    pub(super) fn told(
+        &self,
+        object: &ObjectName,
+    ) -> Option<(Version, &BTreeMap<SlotName, SlotValue>)> {
         let history = self.objects.get(object)?;
         Some((history.version, &history.told))
     }
@@ -480,7 +503,9 @@ impl Machine {
             let dirty = history.dirty.iter().map(|d| d.since);
             dirty.chain(history.queue.iter().map(|q| q.since))
         });
-        let requests = self.requests.deadline(self.primary.is_some(), self.others() > 0);
+        let requests = self
+            .requests
+            .deadline(self.primary.is_some(), self.others() > 0);
         servers
             .chain(setup)
             .chain(waiting.map(|since| since + super::limits::SETTLE_PATIENCE))
@@ -654,11 +679,7 @@ impl Machine {
     }
 
     fn switch(&mut self, server: usize, object: &ObjectName, now: Instant) {
-        let Some(mirror) = self
-            .servers
-            .get(server)
-            .and_then(|s| s.mirrors.get(object))
-        else {
+        let Some(mirror) = self.servers.get(server).and_then(|s| s.mirrors.get(object)) else {
             return;
         };
         let Some(history) = self.objects.get_mut(object) else {
@@ -672,7 +693,12 @@ impl Machine {
     }
 
     /// Tells what the primary's copy has and was not told.
-    fn follow(&mut self, object: &ObjectName, news: Option<(&ObjectUpdate, &Folded)>, now: Instant) {
+    fn follow(
+        &mut self,
+        object: &ObjectName,
+        news: Option<(&ObjectUpdate, &Folded)>,
+        now: Instant,
+    ) {
         let Some(mirror) = self
             .primary
             .and_then(|primary| self.servers.get(primary)?.mirrors.get(object))

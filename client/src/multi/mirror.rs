@@ -52,9 +52,10 @@ impl Mirror {
     /// an acceptance names a slot and not its value.
     pub(super) fn fold(&mut self, update: &ObjectUpdate, own: &[SlotOp]) -> Folded {
         // Messages and statuses carry any version.
-        let spoken = update.events.iter().any(|event| {
-            !matches!(event, ObjectEvent::Send(_) | ObjectEvent::Status(_))
-        });
+        let spoken = update
+            .events
+            .iter()
+            .any(|event| !matches!(event, ObjectEvent::Send(_) | ObjectEvent::Status(_)));
         let grown = spoken && update.version > self.version;
         let mut folded = Folded {
             grown,
@@ -147,7 +148,10 @@ pub(super) fn join(told: &VecDeque<Bytes>, given: &VecDeque<Bytes>) -> Joint {
     // `given[i]` is laid upon `told[i + told.len() - shift]`, or beyond its end.
     let agreement = |shift: usize| {
         let (skip_told, skip_given) = offsets(told.len(), shift);
-        let mut pairs = told.iter().skip(skip_told).zip(given.iter().skip(skip_given));
+        let mut pairs = told
+            .iter()
+            .skip(skip_told)
+            .zip(given.iter().skip(skip_given));
         let length = pairs.len();
         (length > 0 && pairs.all(|(a, b)| a == b)).then_some(length)
     };
@@ -156,7 +160,11 @@ pub(super) fn join(told: &VecDeque<Bytes>, given: &VecDeque<Bytes>) -> Joint {
         // Of equal stretches the one that tells least anew.
         .max();
     let Some((_, shift)) = best else {
-        let awaited = if given.is_empty() { told } else { &VecDeque::new() };
+        let awaited = if given.is_empty() {
+            told
+        } else {
+            &VecDeque::new()
+        };
         return Joint {
             missed: given.iter().cloned().collect(),
             awaited: awaited.clone(),

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::task::Task;
 use super::{Desk, Leave, NetConnection};
+use crate::Error;
 use crate::connection::Over;
 use crate::limits::EVENTS_MAX;
 use crate::sync::{Change, Data, SyncCode, SyncEvent};
-use crate::Error;
 
 /// A remote SharedObject: the handle to write with.
 ///
@@ -74,7 +74,11 @@ impl SharedObject {
         let desk = nc.desk().clone();
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let view = View::default();
-        let seat = Seat::new(RemoteObject::new(name.clone(), kind), sender, Arc::clone(&view));
+        let seat = Seat::new(
+            RemoteObject::new(name.clone(), kind),
+            sender,
+            Arc::clone(&view),
+        );
         let to = name.clone();
         let over = Arc::clone(desk.over());
         desk.ask(move |task, answer| task.use_object(to, seat, answer))
@@ -352,22 +356,25 @@ impl Task {
         }
     }
 
-    pub(super) fn object_message(&mut self, message: &ObjectMessage) {
+    /// False if nobody uses the object.
+    pub(super) fn object_message(&mut self, message: &ObjectMessage) -> bool {
         let Ok(name) = ObjectName::new(&message.name) else {
-            return;
+            return false;
         };
         let Some(seat) = self.objects.get_mut(&name) else {
-            return;
+            return false;
         };
         // What is above its limits is left out; the rest is good.
         let _ = seat.object.handle_update(message);
         let _ = self.drain_object(&name);
-        let gave_up = self.objects.get(&name).is_some_and(|seat| {
-            seat.used.as_ref().is_some_and(oneshot::Sender::is_closed)
-        });
+        let gave_up = self
+            .objects
+            .get(&name)
+            .is_some_and(|seat| seat.used.as_ref().is_some_and(oneshot::Sender::is_closed));
         if gave_up {
             self.release(&name);
         }
+        true
     }
 
     /// Sends what an object has to say, and gives out what happened to it.

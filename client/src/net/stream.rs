@@ -49,7 +49,9 @@ impl NetStream {
         let desk = nc.desk().clone();
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let lane = Lane::new(sender);
-        let stream = desk.ask(move |task, answer| task.open(lane, answer)).await??;
+        let stream = desk
+            .ask(move |task, answer| task.open(lane, answer))
+            .await??;
         let events = NetStreamEvents {
             events,
             over: Arc::clone(desk.over()),
@@ -237,7 +239,10 @@ impl Task {
     }
 
     pub(super) fn stream_message(&mut self, message: Message, at: std::time::Instant) {
-        self.give_stream(message.stream, StreamEvent::Message(Arrival { message, at }));
+        self.give_stream(
+            message.stream,
+            StreamEvent::Message(Arrival { message, at }),
+        );
     }
 
     pub(super) fn stream_progress(&mut self, stream: StreamId, progress: Progress) {

@@ -10,6 +10,7 @@ use model::ObjectName;
 use rtmp::StreamId;
 use session::ClientSession;
 use session::client::{CallId, Event};
+use session::object::ObjectMessage;
 use tokio::sync::{mpsc, oneshot};
 
 use super::object::Seat;
@@ -27,6 +28,7 @@ pub(crate) struct Task {
     connection: Connection,
     over: Arc<OnceLock<Over>>,
     events: mpsc::Sender<NetEvent>,
+    tap: Option<mpsc::Sender<Box<ObjectMessage>>>,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Value, Error>>>,
     opening: BTreeMap<CallId, Opening>,
     pub(super) streams: BTreeMap<StreamId, Lane>,
@@ -49,12 +51,14 @@ impl Task {
     pub(super) fn new(
         connection: Connection,
         events: mpsc::Sender<NetEvent>,
+        tap: Option<mpsc::Sender<Box<ObjectMessage>>>,
         over: Arc<OnceLock<Over>>,
     ) -> Self {
         Self {
             connection,
             over,
             events,
+            tap,
             calls: BTreeMap::new(),
             opening: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -226,7 +230,13 @@ impl Task {
             Event::Status { stream, status } => self.stream_status(stream, status),
             Event::Message(message) => self.stream_message(message, at),
             Event::Progress { stream, progress } => self.stream_progress(stream, progress),
-            Event::Object(message) => self.object_message(&message),
+            Event::Object(message) => {
+                if !self.object_message(&message)
+                    && let Some(tap) = self.tap.clone()
+                {
+                    self.give(&tap, message);
+                }
+            }
             Event::Connected(_) | Event::Rejected(_) | Event::Closed { .. } => {}
         }
     }

@@ -233,10 +233,7 @@ impl Requests {
             let gone = said
                 .iter()
                 .all(|said| said.wanted.is_none() && said.how == How::Gone);
-            if accepted
-                || (status.is_some() && any)
-                || (!subscribed && all && (gone || !grown))
-            {
+            if accepted || (status.is_some() && any) || (!subscribed && all && (gone || !grown)) {
                 let answered = verdicts(&said, row, update, status);
                 row.close(status);
                 let seq = row.seq;
@@ -271,7 +268,6 @@ impl Requests {
                 slot: slot.clone(),
                 wanted: wanted.cloned(),
                 accepted: false,
-                status: Some(status),
             })
             .collect();
         row.close(Some(status));
@@ -291,9 +287,10 @@ impl Requests {
 
     /// Takes the copy as it stands for the answer, where that is due.
     pub(super) fn judge(&mut self, object: &ObjectName, mirror: &Mirror, now: Instant) -> Answered {
-        let due = self.rows.iter_mut().find(|row| {
-            row.is_write_of(object) && row.merged.is_some_and(|at| at <= now)
-        });
+        let due = self
+            .rows
+            .iter_mut()
+            .find(|row| row.is_write_of(object) && row.merged.is_some_and(|at| at <= now));
         let Some(row) = due else {
             return Answered::default();
         };
@@ -307,7 +304,6 @@ impl Requests {
                 slot: slot.clone(),
                 wanted: wanted.cloned(),
                 accepted,
-                status: None,
             });
             let how = if accepted {
                 Settled::Success(mirror.version)
@@ -407,7 +403,11 @@ impl Request {
         let ask = match (&self.ask, self.state) {
             (_, State::Void) => {
                 let slot = SlotName::new(NO_SLOT);
-                ObjectAsk::Write(slot.map(|slot| SlotOp::Remove { slot }).into_iter().collect())
+                ObjectAsk::Write(
+                    slot.map(|slot| SlotOp::Remove { slot })
+                        .into_iter()
+                        .collect(),
+                )
             }
             (Ask::Write(ops), State::Open | State::Done) => ObjectAsk::Write(ops.clone()),
             (Ask::Send(payload), State::Open | State::Done) => ObjectAsk::Send(payload.clone()),
@@ -528,7 +528,6 @@ fn verdicts(
             slot: said.slot.clone(),
             wanted: said.wanted.cloned(),
             accepted,
-            status: status.filter(|_| !accepted),
         });
         let how = match (accepted, status) {
             (true, _) => Settled::Success(update.version),

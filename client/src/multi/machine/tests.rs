@@ -25,7 +25,6 @@ struct Ledger {
 #[derive(Clone)]
 enum Entry {
     Slots {
-        by: Option<u64>,
         version: u32,
         slots: Vec<(SlotName, Option<SlotValue>)>,
     },
@@ -176,11 +175,8 @@ impl Lab {
     fn other(&mut self, name: &str, text: &str) {
         self.ledger.version += 1;
         let version = self.ledger.version;
-        self.ledger
-            .slots
-            .insert(slot(name), (value(text), version));
+        self.ledger.slots.insert(slot(name), (value(text), version));
         self.ledger.log.push(Entry::Slots {
-            by: None,
             version,
             slots: vec![(slot(name), Some(value(text)))],
         });
@@ -255,7 +251,9 @@ impl Lab {
                 SlotOp::Clear => continue,
             };
             let now = self.ledger.slots.get(of);
-            let at = now.map(|(_, at)| *at).or(self.ledger.removed.get(of).copied());
+            let at = now
+                .map(|(_, at)| *at)
+                .or(self.ledger.removed.get(of).copied());
             if at.is_some_and(|at| at > base.0) && !self.ledger.policy_last_wins {
                 refused.push(of.clone());
             } else if now.map(|(value, _)| value) != wanted {
@@ -286,7 +284,6 @@ impl Lab {
         }
         self.catch_up(server);
         self.ledger.log.push(Entry::Slots {
-            by: Some(seq),
             version,
             slots: changed,
         });
@@ -764,7 +761,7 @@ mod chance {
     enum Act {
         Set(u8, u8),
         Remove(u8),
-        Send(u8),
+        Send,
         Other(u8, u8),
         Read(u8),
         Step(u8),
@@ -778,7 +775,7 @@ mod chance {
         let act = prop_oneof![
             3 => (0..3u8, 0..4u8).prop_map(|(s, v)| Act::Set(s, v)),
             1 => (0..3u8).prop_map(Act::Remove),
-            1 => any::<u8>().prop_map(Act::Send),
+            1 => Just(Act::Send),
             2 => (0..3u8, 4..8u8).prop_map(|(s, v)| Act::Other(s, v)),
             6 => (0..3u8).prop_map(Act::Read),
             4 => (0..3u8).prop_map(Act::Step),
@@ -799,7 +796,7 @@ mod chance {
             match *act {
                 Act::Set(s, v) => tickets.push(lab.set(&s.to_string(), &v.to_string())),
                 Act::Remove(s) => tickets.push(lab.set(&s.to_string(), "")),
-                Act::Send(_) => {
+                Act::Send => {
                     // Each its own words: equal ones cannot be told apart by anybody.
                     sends += 1;
                     tickets.push(lab.send(&format!("m{sends}")));
@@ -854,7 +851,7 @@ mod chance {
 
     #[test]
     fn whatever_happens_there_is_one_history() {
-        let mut config = Config::with_cases(400);
+        let mut config = Config::with_cases(200);
         config.failure_persistence = None;
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let mut runner = TestRunner::new_with_rng(config, rng);
