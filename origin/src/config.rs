@@ -1,10 +1,14 @@
 //! How an origin is set up.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use model::OriginId;
+use model::{NodeId, OriginId};
 use node::config::{Invalid, Validate};
+use node::link::Address;
 use node::telemetry::{Log, Trace};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +24,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where health is asked for (HTTP). Port 0 takes a free one.
     pub http: SocketAddr,
+    /// Where the replicated log is kept; `selvage-data/<id>` if nothing is said. One folder
+    /// for each origin.
+    pub data: Option<PathBuf>,
+    /// This origin's number among its founders, from 1; if nothing is said, the number at
+    /// the end of its id and one. A log that exists knows it better.
+    pub node: Option<NonZeroU64>,
+    /// The other origins.
+    pub cluster: Cluster,
     /// How long a name is kept for a publisher whose edge's link is lost.
     #[serde(with = "node::config::duration")]
     pub publish_grace: Duration,
@@ -36,12 +48,167 @@ pub struct Config {
     pub trace: Trace,
 }
 
+/// How an origin belongs to others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cluster {
+    /// The cluster's name. Origins of clusters with different names do not listen to each
+    /// other.
+    pub name: String,
+    /// The founders, this one among them, as `number=host:port`; none for a single origin.
+    /// All founders must be given the same.
+    pub peers: Vec<String>,
+    /// Any origins of a cluster that exists: one with an empty folder joins it.
+    pub join: Vec<String>,
+    /// Where the others reach this origin; if nothing is said, its address among the peers,
+    /// or what it listens on.
+    pub advertise: Option<String>,
+    /// How often a leader says that it lives.
+    #[serde(with = "node::config::duration")]
+    pub heartbeat: Duration,
+    /// A leader that is not heard of for one to two of these is replaced.
+    #[serde(with = "node::config::duration")]
+    pub election: Duration,
+    /// An edge that no origin hears of for this long is lost.
+    #[serde(with = "node::config::duration")]
+    pub edge_lease: Duration,
+    /// The state is saved whenever so many entries were added.
+    pub snapshot_entries: u64,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            name: "selvage".into(),
+            peers: Vec::new(),
+            join: Vec::new(),
+            advertise: None,
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_millis(500),
+            edge_lease: Duration::from_secs(5),
+            snapshot_entries: 100_000,
+        }
+    }
+}
+
+impl Cluster {
+    /// The founders and where they are.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn founders(&self) -> Result<BTreeMap<NodeId, Address>, Invalid> {
+        let mut founders = BTreeMap::new();
+        for peer in &self.peers {
+            let parsed = peer.split_once('=').and_then(|(number, address)| {
+                let node = NodeId(number.trim().parse().ok()?);
+                Some((node, address.trim().parse().ok()?))
+            });
+            let Some((node, address)) = parsed else {
+                let expected = "number=host:port, such as 1=10.0.0.1:9350";
+                return Err(Invalid::new("peers", format!("{peer:?}"), expected));
+            };
+            if founders.insert(node, address).is_some() {
+                return Err(Invalid::new("peers", peer, "every number once"));
+            }
+        }
+        Ok(founders)
+    }
+
+    /// Where origins of an existing cluster are.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn to_join(&self) -> Result<Vec<Address>, Invalid> {
+        let addresses = self.join.iter();
+        addresses
+            .map(|address| {
+                let parsed = address.trim().parse();
+                parsed.map_err(|_| Invalid::new("join", format!("{address:?}"), "host:port"))
+            })
+            .collect()
+    }
+
+    /// What its messages bear, so that clusters are told apart.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        // FNV-1a: it must be the same in every version.
+        self.name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+impl Validate for Cluster {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.name.is_empty() || self.name.len() > 64 || self.name.chars().any(char::is_control) {
+            let value = format!("{:?}", self.name);
+            return Err(Invalid::new("name", value, "1 to 64 bytes of text"));
+        }
+        self.founders()?;
+        self.to_join()?;
+        if !self.peers.is_empty() && !self.join.is_empty() {
+            let value = format!("{:?}", self.join);
+            let expected = "nothing beside peers: an origin founds a cluster or joins one";
+            return Err(Invalid::new("join", value, expected));
+        }
+        if let Some(advertise) = &self.advertise
+            && advertise.parse::<Address>().is_err()
+        {
+            let value = format!("{advertise:?}");
+            return Err(Invalid::new("advertise", value, "host:port"));
+        }
+        let format = node::config::format_duration;
+        if self.heartbeat < Duration::from_millis(10) {
+            return Err(Invalid::new(
+                "heartbeat",
+                format(self.heartbeat),
+                "at least 10ms",
+            ));
+        }
+        if self.election < self.heartbeat * 3 || self.election > Duration::from_secs(60) {
+            let expected = "at least three heartbeats, and at most 60s";
+            return Err(Invalid::new("election", format(self.election), expected));
+        }
+        if self.edge_lease < Duration::from_secs(2) {
+            let expected = "at least 2s: edges are heard of twice a second";
+            return Err(Invalid::new(
+                "edge_lease",
+                format(self.edge_lease),
+                expected,
+            ));
+        }
+        if self.snapshot_entries == 0 {
+            return Err(Invalid::new("snapshot_entries", 0, "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// This origin's number before its log says another.
+    #[must_use]
+    pub fn number(&self) -> Option<NodeId> {
+        let configured = self.node.map(NodeId);
+        configured.or_else(|| crate::raft::number_of(&self.id))
+    }
+
+    /// Where its log is.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        let default = || std::path::Path::new("selvage-data").join(&self.id);
+        self.data.clone().unwrap_or_else(default)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             id: "origin-0".into(),
             listen: (Ipv4Addr::UNSPECIFIED, 9350).into(),
             http: (Ipv4Addr::UNSPECIFIED, 9351).into(),
+            data: None,
+            node: None,
+            cluster: Cluster::default(),
             publish_grace: Duration::from_secs(3),
             drain_grace: Duration::from_secs(20),
             link: node::link::Settings::default(),
@@ -57,6 +224,22 @@ impl Validate for Config {
         if let Err(error) = OriginId::new(&self.id) {
             let expected = format!("a name of up to 64 bytes ({error})");
             return Err(Invalid::new("id", format!("{:?}", self.id), expected));
+        }
+        self.cluster
+            .validate()
+            .map_err(|invalid| invalid.within("cluster"))?;
+        let founders = self.cluster.founders()?;
+        match self.number() {
+            Some(number) if founders.is_empty() || founders.contains_key(&number) => {}
+            Some(number) => {
+                let expected = "a number that is among cluster.peers";
+                return Err(Invalid::new("node", number, expected));
+            }
+            None if founders.is_empty() => {}
+            None => {
+                let expected = "a number from 1, because the id ends with none";
+                return Err(Invalid::new("node", "absent", expected));
+            }
         }
         self.limits
             .validate()
@@ -139,6 +322,35 @@ mod tests {
         assert_eq!(config.publish_grace, Duration::from_millis(250));
         assert_eq!(config.limits.backlog_bytes, 1 << 20);
         assert_eq!(config.limits.streams, Limits::default().streams);
+    }
+
+    #[test]
+    fn a_cluster_is_given_by_its_founders() {
+        let text = "id = 'origin-1'\n[cluster]\npeers = ['1=a:1', '2=b:2', '3=c:3']\n";
+        let config = Sources::new()
+            .text("origin.toml", text)
+            .load::<Config>()
+            .unwrap()
+            .value;
+        assert_eq!(config.number().map(|number| number.0.get()), Some(2));
+        assert_eq!(config.cluster.founders().unwrap().len(), 3);
+        assert_eq!(config.folder(), PathBuf::from("selvage-data/origin-1"));
+        for (wrong, key) in [
+            ("[cluster]\npeers = ['a:1']", "cluster.peers"),
+            ("[cluster]\npeers = ['1=a:1', '1=b:1']", "cluster.peers"),
+            ("node = 7\n[cluster]\npeers = ['1=a:1', '2=b:1']", "node"),
+            ("id = 'x'\n[cluster]\npeers = ['1=a:1', '2=b:1']", "node"),
+            (
+                "[cluster]\npeers = ['1=a:1']\njoin = ['b:1']",
+                "cluster.join",
+            ),
+            ("[cluster]\nelection = '200ms'", "cluster.election"),
+            ("[cluster]\nedge_lease = '1s'", "cluster.edge_lease"),
+            ("[cluster]\nname = ''", "cluster.name"),
+        ] {
+            let text = refused(wrong);
+            assert!(text.contains(&format!("`{key}`")), "{wrong}: {text}");
+        }
     }
 
     #[test]

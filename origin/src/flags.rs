@@ -25,6 +25,26 @@ pub struct Flags {
     /// Where health is asked.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Where the replicated log is kept (default selvage-data/<id>).
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// This origin's number among its peers (default: the number at the end of its id, and 1).
+    #[arg(long, value_name = "N")]
+    pub node: Option<std::num::NonZeroU64>,
+    /// The founders of the cluster, this one among them: 1=host:port,2=host:port,...
+    #[arg(long, value_name = "N=ADDR,...", value_delimiter = ',')]
+    pub peers: Option<Vec<String>>,
+    /// Join the cluster that any of these belong to.
+    #[arg(
+        long,
+        value_name = "ADDR,...",
+        value_delimiter = ',',
+        conflicts_with = "peers"
+    )]
+    pub join: Option<Vec<String>>,
+    /// Where the other origins reach this one.
+    #[arg(long, value_name = "ADDR")]
+    pub advertise: Option<String>,
 }
 
 impl Flags {
@@ -43,6 +63,11 @@ impl Flags {
             .flag("id", "--id", &self.id)
             .flag("listen", "--listen", &self.listen)
             .flag("http", "--http", &self.http)
+            .flag("data", "--data", &self.data)
+            .flag("node", "--node", self.node)
+            .flag("cluster.peers", "--peers", &self.peers)
+            .flag("cluster.join", "--join", &self.join)
+            .flag("cluster.advertise", "--advertise", &self.advertise)
             .load()
     }
 }

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use fabric::v1::refused::Reason;
 use fabric::v1::{self, to_edge::Body};
 use fabric::{Arrival, LinkError};
-use model::{Epoch, Position, StreamKey};
+use ledger::effect::StreamState;
+use model::{EdgeLife, Epoch, LogIndex, Position, StreamKey};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::outbox::{End, Outbox};
-use crate::stream::{EdgeLife, Grant, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn};
+use crate::stream::{Grant, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn};
 
 /// See the [module](self).
 pub struct Hub {
@@ -40,8 +41,24 @@ pub struct Hub {
 #[derive(Default)]
 struct Streams {
     by_key: HashMap<StreamKey, Arc<Cell>>,
+    /// Who holds which name, as far as the log is applied here.
+    claims: BTreeMap<StreamKey, Epoch>,
+    /// How far that is.
+    applied: LogIndex,
     /// When graces end. An entry may be out of date; the stream knows better.
     graces: BTreeSet<(Instant, StreamKey)>,
+}
+
+impl Streams {
+    /// Whether the log has decided that this publish is over. An epoch is the number of the
+    /// entry that granted it, or greater: one that is not known and could be by now is over,
+    /// one that could not may only be not applied here yet.
+    fn is_over(&self, key: &StreamKey, epoch: Epoch) -> bool {
+        match self.claims.get(key) {
+            Some(holder) => epoch < *holder,
+            None => epoch.0 <= self.applied.0,
+        }
+    }
 }
 
 /// A stream and its lock.
@@ -175,6 +192,11 @@ impl Hub {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Reason::Draining.into());
         }
+        if let Some(epoch) = resume
+            && streams.is_over(&key, epoch)
+        {
+            return Err(Reason::Superseded.into());
+        }
         let cell = self.cell(&mut streams, key)?;
         let answer = self.with(&cell, |stream| match resume {
             None => stream.publish(by, life, micros),
@@ -182,15 +204,80 @@ impl Hub {
         });
         drop(streams);
         let grant = answer?;
-        if let Some(loser) = grant.superseded
-            && let Some(outbox) = lock(&self.links).get(&loser.link)
+        if let Some(loser) = grant.superseded {
+            self.tell_ended(loser);
+        }
+        Ok((cell, grant))
+    }
+
+    /// What the log says of a stream: what is older here than its newest publish ends, and
+    /// so does that one when nobody holds it any more.
+    pub fn ledger_says(&self, key: &StreamKey, state: &StreamState) {
+        let mut streams = lock(&self.streams);
+        let held = state.holder.is_some();
+        if held {
+            streams.claims.insert(key.clone(), state.epoch);
+        } else {
+            streams.claims.remove(key);
+        }
+        let Some(cell) = streams.by_key.get(key).cloned() else {
+            return;
+        };
+        let loser = self.with(&cell, |stream| stream.decided(state.epoch, held));
+        self.drop_if_idle(&mut streams, &cell);
+        drop(streams);
+        if let Some(loser) = loser {
+            self.tell_ended(loser);
+        }
+    }
+
+    /// The log is applied up to here.
+    pub fn ledger_reached(&self, index: LogIndex) {
+        lock(&self.streams).applied = index;
+    }
+
+    /// The state of the log was replaced: this is who holds which name.
+    pub fn ledger_restored<'a>(
+        &self,
+        index: LogIndex,
+        claims: impl Iterator<Item = (&'a StreamKey, StreamState)>,
+    ) {
+        let claims: Vec<_> = claims.collect();
         {
+            let mut streams = lock(&self.streams);
+            streams.applied = index;
+            streams.claims.clear();
+        }
+        for (key, state) in claims {
+            self.ledger_says(key, &state);
+        }
+        // What is published here and not among them is over.
+        let over: Vec<_> = {
+            let streams = lock(&self.streams);
+            let cells = streams.by_key.values();
+            cells
+                .filter(|cell| !streams.claims.contains_key(&cell.key))
+                .cloned()
+                .collect()
+        };
+        for cell in over {
+            let mut streams = lock(&self.streams);
+            let loser = self.with(&cell, |stream| stream.unknown(Epoch(index.0)));
+            self.drop_if_idle(&mut streams, &cell);
+            drop(streams);
+            if let Some(loser) = loser {
+                self.tell_ended(loser);
+            }
+        }
+    }
+
+    fn tell_ended(&self, loser: OnLink) {
+        if let Some(outbox) = lock(&self.links).get(&loser.link) {
             outbox.push(Body::Ended(v1::Ended {
                 id: loser.id,
                 reason: Reason::Superseded.into(),
             }));
         }
-        Ok((cell, grant))
     }
 
     /// A publication is over. Returns whether it held its name.

@@ -9,6 +9,8 @@
 //! * [`stream`] is the machine that decides: one stream, its publisher, what is kept of
 //!   it, its subscribers. It is synchronous and has the time as an argument.
 //! * [`hub`] holds all of them and the bounds on all of them together.
+//! * [`log`] keeps the replicated log on disk, and [`raft`] is this origin's seat in the
+//!   cluster: the shell around the machine that decides who holds which name.
 //! * [`service`] is what edges call: per link, one task reads, and the response is written
 //!   from the backlogs when the transport has room.
 //!
@@ -35,22 +37,28 @@ pub mod hub;
 pub mod limits;
 pub mod log;
 pub mod outbox;
+pub mod raft;
 pub mod service;
 pub mod stream;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{NameError, OriginId};
-use node::health::{Health, Server};
-use node::link::Listener;
+use model::{NameError, NodeId, OriginId};
+use node::health::{Condition, Health, Server};
+use node::link::{Address, Listener};
 use node::shutdown::Drain;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 pub use config::Config;
 pub use flags::{Flags, main};
 use hub::Hub;
+use log::{Disk, Folder, Log, Owner, Ram};
+use raft::{Book, Desk, Dial, Lead, Seat, Times, Ways};
 
 /// An origin whose listeners are bound and that serves nobody yet.
 pub struct Origin {
@@ -63,6 +71,21 @@ pub struct Origin {
     listener: Listener,
     http: Option<(Server, Health, Drain)>,
     hub: Arc<Hub>,
+    desk: Desk,
+    seat: Seat,
+    lead: watch::Receiver<Lead>,
+}
+
+/// What an origin is composed of, for those who compose it themselves.
+pub struct Parts {
+    /// Where edges and other origins come in, such as an in-process pipe.
+    pub listener: Listener,
+    /// The founders and where they are, in the place of `cluster.peers`.
+    pub founders: BTreeMap<NodeId, Address>,
+    /// Members of the cluster to join, in the place of `cluster.join`.
+    pub join: Vec<Address>,
+    /// Where the log is kept.
+    pub disk: Box<dyn Disk>,
 }
 
 /// Why an origin cannot start.
@@ -87,6 +110,20 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// The configuration says what cannot be.
+    #[error("the configuration: {what}")]
+    Config {
+        /// What is wrong.
+        what: String,
+    },
+    /// The log cannot be used.
+    #[error("the log in {folder}")]
+    Log {
+        /// Where it is.
+        folder: String,
+        /// What is wrong with it.
+        source: log::Error,
+    },
 }
 
 /// Why an origin stopped that was not told to.
@@ -99,17 +136,29 @@ pub enum RunError {
     /// The listener for health failed.
     #[error("serving health failed")]
     Http(#[source] io::Error),
+    /// The log failed: what this origin acknowledged may not be written.
+    #[error("taking part in the cluster failed")]
+    Raft(#[from] raft::Error),
 }
 
 /// When everything has ended, how long connections have to close.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// How long an origin that leaves waits for another to lead.
+const HANDING_OVER: Duration = Duration::from_secs(2);
+
 impl Origin {
-    /// Binds both listeners of the configuration.
+    /// Opens the log and binds both listeners of the configuration.
     ///
     /// # Errors
-    /// The id is no name, or an address is in use or not ours.
+    /// The id is no name, the log is not whole or in use, or an address is in use or not
+    /// ours.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let folder = config.folder();
+        let disk = Folder::open(&folder).map_err(|source| BuildError::Log {
+            folder: folder.display().to_string(),
+            source,
+        })?;
         let addr = config.listen;
         let listener = Listener::tcp(addr)
             .await
@@ -129,7 +178,13 @@ impl Origin {
                 addr,
                 source,
             })?;
-        let origin = Self::build_on(config, listener)?;
+        let parts = Parts {
+            listener,
+            founders: config.cluster.founders().map_err(wrong)?,
+            join: config.cluster.to_join().map_err(wrong)?,
+            disk: Box::new(disk),
+        };
+        let origin = Self::compose(config, parts)?;
         let http_addr = Some(server.addr());
         Ok(Self {
             http_addr,
@@ -138,24 +193,97 @@ impl Origin {
         })
     }
 
-    /// Takes a listener for edges, such as an in-process one, and none for health.
+    /// A single origin that keeps nothing, on a listener such as an in-process one, without
+    /// health.
     ///
     /// # Errors
     /// The id is no name.
     pub fn build_on(config: Config, listener: Listener) -> Result<Self, BuildError> {
+        let parts = Parts {
+            listener,
+            founders: BTreeMap::new(),
+            join: Vec::new(),
+            disk: Box::new(Ram::new()),
+        };
+        Self::compose(config, parts)
+    }
+
+    /// An origin of these parts, without health.
+    ///
+    /// # Errors
+    /// The id is no name, or the log is not whole.
+    pub fn compose(config: Config, parts: Parts) -> Result<Self, BuildError> {
+        let Parts {
+            listener,
+            founders,
+            join,
+            disk,
+        } = parts;
         let id = OriginId::new(&config.id).map_err(|source| BuildError::Id {
             id: config.id.clone(),
             source,
         })?;
+        let number = config.number().map_or(1, |number| number.0.get());
+        let cluster = config.cluster.id();
+        let owner = Owner {
+            name: config.id.clone(),
+            node: number,
+            cluster,
+        };
+        let (log, recovered) =
+            Log::open(disk, owner, chance()).map_err(|source| BuildError::Log {
+                folder: config.folder().display().to_string(),
+                source,
+            })?;
+        let grpc_addr = listener.local_addr();
+        let advertised = config.cluster.advertise.clone().or_else(|| {
+            let among = founders.iter().find(|(id, _)| id.0.get() == number);
+            let listens = grpc_addr.filter(|addr| !addr.ip().is_unspecified());
+            among
+                .map(|(_, address)| address.to_string())
+                .or_else(|| listens.map(|addr| addr.to_string()))
+        });
+        let hub = Arc::new(Hub::new(config.limits.clone(), config.publish_grace));
+        let dial = Dial {
+            settings: config.link.clone(),
+            tls: None,
+        };
+        let book = Book::new(founders.clone());
+        let address = advertised.unwrap_or_default();
+        let desk = Desk::new(config.id.clone(), address, cluster, book, dial);
+        let (told, lead) = watch::channel(Lead::default());
+        let seat = Seat {
+            log,
+            recovered,
+            ways: Ways { founders, join },
+            times: Times {
+                heartbeat: config.cluster.heartbeat,
+                election: config.cluster.election,
+                edge_lease: config.cluster.edge_lease,
+                snapshot_entries: config.cluster.snapshot_entries,
+            },
+            desk: desk.clone(),
+            hub: Arc::clone(&hub),
+            lead: told,
+        };
         Ok(Self {
-            grpc_addr: listener.local_addr(),
+            grpc_addr,
             http_addr: None,
             id,
-            hub: Arc::new(Hub::new(config.limits.clone(), config.publish_grace)),
+            hub,
             config,
             listener,
             http: None,
+            desk,
+            seat,
+            lead,
         })
+    }
+
+    /// Who leads the cluster, as far as this origin knows, while it runs.
+    #[must_use]
+    pub fn lead(&self) -> watch::Receiver<Lead> {
+        self.lead.clone()
     }
 
     /// What it is called.
@@ -179,11 +307,12 @@ impl Origin {
         }
     }
 
-    /// Serves until `drain` starts and is done: every edge is told, nothing new is granted,
-    /// publications have the configured grace to move, and then the links are closed.
+    /// Serves until `drain` starts and is done: another origin leads, every edge is told,
+    /// nothing new is granted, publications have the configured grace to move, and then the
+    /// links are closed.
     ///
     /// # Errors
-    /// A listener failed.
+    /// A listener failed, or the log.
     pub async fn run(self, drain: Drain) -> Result<(), RunError> {
         let Self {
             id,
@@ -191,14 +320,22 @@ impl Origin {
             listener,
             http,
             hub,
+            desk,
+            seat,
+            mut lead,
             ..
         } = self;
         let stopped = Drain::new();
         let health = http.map(|(server, health, not_ready)| {
             health.started();
+            let condition = health.condition("a leader is known");
+            tokio::spawn(watch_lead(lead.clone(), condition));
             let stop = stopped.draining();
             (tokio::spawn(server.run(stop)), not_ready)
         });
+        // In a set, so that it ends with this future.
+        let mut sitting = JoinSet::new();
+        sitting.spawn(seat.run(stopped.draining()));
 
         let grpc = node::link::server(&config.link)
             .layer(node::telemetry::Extract)
@@ -206,6 +343,9 @@ impl Origin {
                 id.clone(),
                 Arc::clone(&hub),
             ))
+            .add_service(service::shared::Service::server(desk.clone()))
+            .add_service(service::raft::Service::server(desk.clone()))
+            .add_service(service::cluster::Service::server(desk.clone()))
             .serve_with_incoming_shutdown(listener.incoming(), stopped.draining());
         tokio::pin!(grpc);
         let leave = async {
@@ -214,13 +354,26 @@ impl Origin {
                 not_ready.start();
             }
             tracing::info!(origin = %id, published = hub.published(), "draining");
+            // First the lead, so that what the edges then ask is answered elsewhere.
+            if desk.give(raft::Input::Leave).await.is_ok() {
+                let elsewhere = lead.wait_for(|lead| !lead.here);
+                let alone = lead_is_lonely(&desk).await;
+                if !alone {
+                    let _ = tokio::time::timeout(HANDING_OVER, elsewhere).await;
+                }
+            }
             hub.drain();
             let _ = tokio::time::timeout(config.drain_grace, hub.until_unpublished()).await;
             hub.close_links();
             stopped.start();
         };
+        let mut sat = None;
         let served = tokio::select! {
             served = &mut grpc => served.map_err(RunError::Grpc),
+            Some(ended) = sitting.join_next() => {
+                sat = Some(ended);
+                Ok(())
+            }
             () = leave => match tokio::time::timeout(CLOSING, grpc).await {
                 Ok(served) => served.map_err(RunError::Grpc),
                 // Connections that do not close are cut.
@@ -228,6 +381,13 @@ impl Origin {
             },
         };
         stopped.start();
+        if sat.is_none() {
+            sat = sitting.join_next().await;
+        }
+        let served = match sat {
+            Some(Ok(Err(error))) => Err(RunError::Raft(error)),
+            Some(Ok(Ok(())) | Err(_)) | None => served,
+        };
         if let Some((server, _)) = health {
             match server.await {
                 Ok(Err(error)) => served.and(Err(RunError::Http(error))),
@@ -237,4 +397,46 @@ impl Origin {
             served
         }
     }
+}
+
+/// A configuration that was loaded has been validated; one that was made may not be.
+fn wrong(invalid: node::config::Invalid) -> BuildError {
+    let node::config::Invalid {
+        key,
+        value,
+        expected,
+    } = invalid;
+    BuildError::Config {
+        what: format!("`{key}` is {value}, expected {expected}"),
+    }
+}
+
+/// Whether there is nobody to hand the lead to.
+async fn lead_is_lonely(desk: &Desk) -> bool {
+    match desk.status().await {
+        Ok(status) => status.members.iter().filter(|member| member.voter).count() < 2,
+        Err(_) => true,
+    }
+}
+
+async fn watch_lead(mut lead: watch::Receiver<Lead>, condition: Condition) {
+    loop {
+        let known = lead.borrow_and_update().leader.is_some();
+        if known {
+            condition.hold();
+        } else {
+            condition.break_with("no leader is known");
+        }
+        if lead.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A number that nobody can foresee, and never 0.
+fn chance() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u32(std::process::id());
+    hasher.finish().max(1)
 }

@@ -71,6 +71,14 @@ impl Limits {
     }
 }
 
+/// Bytes that may wait for one edge to read them. An edge that attaches may be sent all the
+/// objects that it has open; one that lags further than this is cheaper to bring up to date
+/// anew.
+pub const ATTACHMENT_BYTES: usize = 64 << 20;
+
+/// Messages that may wait for one edge to read them.
+pub const ATTACHMENT_MESSAGES: usize = 256 << 10;
+
 /// Publishes of one stream that are kept while somebody has not read them to their end. A
 /// publisher that comes and goes faster than its watchers read costs them the oldest.
 pub const INCARNATIONS_MAX: usize = 4;

@@ -288,11 +288,11 @@ impl Log {
     }
 
     /// Makes all of it durable, with one sync, or one for each state from elsewhere. What is
-    /// lazy is written with the next that is not.
+    /// lazy is written with the next that is not. Says whether all of it is durable now.
     ///
     /// # Errors
     /// The disk's. The log cannot be used any more.
-    pub fn append(&mut self, writes: &[Write]) -> Result<(), Error> {
+    pub fn append(&mut self, writes: &[Write]) -> Result<bool, Error> {
         let mut records = Vec::new();
         let mut due = false;
         for write in writes {
@@ -334,7 +334,7 @@ impl Log {
         if due || !records.is_empty() {
             self.flush(&mut records)?;
         }
-        Ok(())
+        Ok(!self.owed)
     }
 
     /// Writes what was lazy.

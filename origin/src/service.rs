@@ -1,3 +1,6 @@
-//! What edges call.
+//! What edges, other origins and people call.
 
+pub(crate) mod cluster;
 pub mod media;
+pub(crate) mod raft;
+pub(crate) mod shared;

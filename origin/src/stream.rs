@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use fabric::v1::refused::Reason;
 use fabric::v1::source::State;
 use fabric::{Arrival, Credit};
-use model::{EdgeId, Epoch, Frame, Position, Sequenced};
+use model::{EdgeLife, Epoch, Frame, Position, Sequenced};
 
 use incarnation::{End, Incarnation};
 use subscriber::{Place, Subscriber, Told};
@@ -42,15 +42,6 @@ pub struct OnLink {
     pub link: LinkId,
     /// Which number on it.
     pub id: u32,
-}
-
-/// One life of an edge's process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EdgeLife {
-    /// Its name.
-    pub edge: EdgeId,
-    /// Different after a restart.
-    pub incarnation: u64,
 }
 
 /// The right to publish.
@@ -205,6 +196,37 @@ impl Stream {
             next: 0,
             superseded,
         })
+    }
+
+    /// The replicated log says that the newest publish of the name is `epoch`, and whether
+    /// somebody still holds it. What is older here, or is over, ends. Returns whose
+    /// publication that was, if its link is alive.
+    pub fn decided(&mut self, epoch: Epoch, held: bool) -> Option<OnLink> {
+        let newest = self.epoch;
+        self.epoch = self.epoch.max(epoch);
+        let holder = self.holder.as_ref()?;
+        let by = holder.grace.is_none().then_some(holder.by);
+        if newest < epoch {
+            self.end(End::Superseded);
+            return by;
+        }
+        if newest == epoch && !held {
+            self.end(End::Unpublished);
+            return by;
+        }
+        None
+    }
+
+    /// The replicated log knows of no publish of the name, up to this epoch. Returns whose
+    /// publication ended by it, if its link is alive.
+    pub fn unknown(&mut self, through: Epoch) -> Option<OnLink> {
+        let holder = self.holder.as_ref()?;
+        let by = holder.grace.is_none().then_some(holder.by);
+        if self.epoch > through {
+            return None;
+        }
+        self.end(End::Unpublished);
+        by
     }
 
     /// The publication is over: the name is free at once. Returns whether it held it.

@@ -488,6 +488,7 @@ impl Model {
             entries: new,
             ..Write::default()
         }])
+        .map(|_| ())
     }
 }
 

@@ -11,13 +11,13 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Error, Log, Snapshot, Write};
 
-/// What is to be done, in order. The tickets only grow.
+/// What is to be done, in order. `T` are tickets, which only grow.
 #[derive(Debug)]
-pub enum Job {
+pub enum Job<T> {
     /// Make it durable.
     Write {
-        /// Told when it is done.
-        ticket: u64,
+        /// Told when it is done, which what is lazy alone never is.
+        ticket: T,
         /// What.
         write: Write,
     },
@@ -27,11 +27,11 @@ pub enum Job {
 
 /// What was done.
 #[derive(Debug)]
-pub enum Done {
+pub enum Done<T> {
     /// This write, and all before it, are durable.
     Written {
         /// The write's.
-        ticket: u64,
+        ticket: T,
     },
     /// A state of our own is kept.
     Saved {
@@ -53,17 +53,17 @@ const BYTES_MAX: usize = 8 << 20;
 /// The log's thread, to give jobs to. It ends when this value is dropped and what was given
 /// is done.
 #[derive(Debug)]
-pub struct Worker {
-    jobs: Option<Sender<Job>>,
+pub struct Worker<T> {
+    jobs: Option<Sender<Job<T>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Worker {
+impl<T: Send + 'static> Worker<T> {
     /// Starts it.
     ///
     /// # Errors
     /// The system has no thread.
-    pub fn start(log: Log, done: UnboundedSender<Done>) -> Result<Self, Error> {
+    pub fn start(log: Log, done: UnboundedSender<Done<T>>) -> Result<Self, Error> {
         let (jobs, waiting) = channel();
         let thread = std::thread::Builder::new()
             .name("log".into())
@@ -81,7 +81,7 @@ impl Worker {
     }
 
     /// Gives it a job. After a failure jobs are dropped: the failure was told.
-    pub fn give(&self, job: Job) {
+    pub fn give(&self, job: Job<T>) {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
         }
@@ -96,7 +96,11 @@ impl Worker {
     }
 }
 
-fn run(mut log: Log, waiting: &Receiver<Job>, done: &UnboundedSender<Done>) -> Result<(), Error> {
+fn run<T>(
+    mut log: Log,
+    waiting: &Receiver<Job<T>>,
+    done: &UnboundedSender<Done<T>>,
+) -> Result<(), Error> {
     let mut writes = Vec::new();
     while let Ok(first) = waiting.recv() {
         let mut next = Some(first);
@@ -120,9 +124,11 @@ fn run(mut log: Log, waiting: &Receiver<Job>, done: &UnboundedSender<Done>) -> R
             }
         }
         if let Some(ticket) = newest {
-            log.append(&writes)?;
+            let durable = log.append(&writes)?;
             writes.clear();
-            let _ = done.send(Done::Written { ticket });
+            if durable {
+                let _ = done.send(Done::Written { ticket });
+            }
         }
         if let Some(snapshot) = save {
             log.save(&snapshot)?;

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use model::{Class, FourCc, Kind, MediaTime, Slot};
 
+use model::EdgeId;
+
 use super::*;
 
 const GRACE: Duration = Duration::from_secs(3);

@@ -12,13 +12,13 @@ use fabric::v1::refused::Reason;
 use fabric::v1::source::State;
 use fabric::v1::{self, ToOrigin, to_edge, to_origin};
 use fabric::{Invalid, LinkError, Owed, convert};
-use model::{EdgeId, Epoch, OriginId, Position};
+use model::{EdgeId, EdgeLife, Epoch, OriginId, Position};
 use tracing::Span;
 use tracing::field::{Empty, display};
 
 use crate::hub::{Cell, Hub, Refusal};
 use crate::outbox::Outbox;
-use crate::stream::{EdgeLife, LinkId, OnLink};
+use crate::stream::{LinkId, OnLink};
 
 /// One link's reading half.
 pub(super) struct Session {

@@ -1,0 +1,198 @@
+//! This origin's seat in the cluster: the shell around [`member::Member`].
+//!
+//! ```text
+//!   other origins ══ Raft.Exchange ══▶ desk ─▶ driver ─▶ log's thread ─▶ disk
+//!   edges ══════════ Shared.Attach ══▶  (owns the        │ written
+//!   people ═════════ Cluster.* ══════▶   Member)  ◀──────┘
+//!                                          │ └─▶ peers ══ Raft.Exchange ══▶ other origins
+//!                                          └──▶ queues ══ Shared.Attach ══▶ edges
+//!                                          └──▶ hub: who may publish
+//! ```
+//!
+//! Where the others are is said by three sources, the surest first: the configuration
+//! (`cluster.peers`), what an origin says of itself when it speaks, and the membership, which
+//! holds the address that each was founded or added with.
+
+mod about;
+mod desk;
+mod driver;
+mod founding;
+mod peers;
+mod queue;
+mod record;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use member::Member;
+use model::NodeId;
+use tokio::sync::{mpsc, watch};
+
+use crate::hub::Hub;
+use crate::log::worker::Worker;
+use crate::log::{Log, Recovered};
+
+pub use driver::Lead;
+
+pub(crate) use desk::{Change, Desk, Input, Refused, Stage};
+pub(crate) use founding::Ways;
+pub(crate) use peers::{Book, Dial};
+pub(crate) use queue::{End, Queue};
+
+/// Inputs that wait for the driver. Each is a batch, and who hands in one waits for room.
+const INPUTS: usize = 256;
+
+/// Why the seat cannot be taken, or was lost.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The log on the disk.
+    #[error(transparent)]
+    Log(crate::log::Error),
+    /// The log is whole, and holds what cannot be.
+    #[error("the log does not fit together: {0}")]
+    Restore(member::RestoreError),
+    /// The log holds what this version never writes.
+    #[error("the log holds entries of an unknown kind")]
+    Unknown,
+    /// A node's number is not 0.
+    #[error("0 is no node's number")]
+    Number,
+}
+
+/// How patient a member is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) heartbeat: Duration,
+    pub(crate) election: Duration,
+    pub(crate) edge_lease: Duration,
+    pub(crate) snapshot_entries: u64,
+}
+
+/// A seat that is not taken yet.
+pub(crate) struct Seat {
+    pub(crate) log: Log,
+    pub(crate) recovered: Recovered,
+    pub(crate) ways: Ways,
+    pub(crate) times: Times,
+    pub(crate) desk: Desk,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) lead: watch::Sender<Lead>,
+}
+
+impl Seat {
+    /// Comes to the cluster and takes part in it until `stop`.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let Self {
+            mut log,
+            recovered,
+            ways,
+            times,
+            desk,
+            hub,
+            lead,
+        } = self;
+        tokio::pin!(stop);
+        let restored = if recovered.is_blank() {
+            tokio::select! {
+                restored = founding::settle(&ways, &mut log, &desk) => restored?,
+                () = &mut stop => return Ok(()),
+            }
+        } else {
+            record::restored(recovered).ok_or(Error::Unknown)?
+        };
+        let node = founding::number(log.node()).ok_or(Error::Number)?;
+        if !ways.founders.contains_key(&node) {
+            desk.book().forget_configured();
+        }
+        let stamp = log.instance();
+        let (last, saved) = (
+            log.last(),
+            restored.saved.as_ref().map(|saved| saved.index.0),
+        );
+        tracing::info!(%node, last, saved, "log replayed");
+        // Chance must differ between nodes and between their lives.
+        let mut setup = member::Setup::new(node, stamp, crate::chance());
+        setup.consensus.heartbeat = times.heartbeat;
+        setup.consensus.election = times.election;
+        setup.consensus.tick = times.heartbeat / 2;
+        setup.edge_lease = times.edge_lease;
+        setup.snapshot_entries = times.snapshot_entries;
+        let now = tokio::time::Instant::now().into_std();
+        let member = Member::new(setup, restored, now).map_err(Error::Restore)?;
+
+        let (inputs, inputs_in) = mpsc::channel(INPUTS);
+        let (done, done_in) = mpsc::unbounded_channel();
+        let (sent, sent_in) = mpsc::unbounded_channel();
+        let worker = Worker::start(log, done).map_err(Error::Log)?;
+        let voice = peers::Voice {
+            node,
+            cluster: desk.cluster(),
+            name: desk.name().to_owned(),
+            address: desk.address().to_owned(),
+        };
+        let peers = peers::Peers::new(voice, desk.dial().clone(), desk.book().clone(), sent);
+        desk.enter(Stage::Running {
+            node,
+            stamp,
+            inputs,
+        });
+        let driver = driver::Driver {
+            membership: member.status().log.membership,
+            member,
+            node,
+            desk,
+            inputs: inputs_in,
+            worker,
+            done: done_in,
+            peers,
+            sent: sent_in,
+            hub,
+            lead,
+            edges: BTreeMap::new(),
+            changes: Vec::new(),
+            disowned: false,
+        };
+        driver.run(stop).await
+    }
+}
+
+/// The membership for people.
+fn roster(membership: &consensus::Membership) -> Vec<fabric::v1::Member> {
+    let members = membership.about.iter();
+    members
+        .map(|(id, about)| {
+            let (name, address) = about::read(&about.text);
+            fabric::v1::Member {
+                node: id.0.get(),
+                address: address.to_owned(),
+                name: name.to_owned(),
+                voter: membership.is_voter(*id),
+                stamp: about.stamp,
+                ..fabric::v1::Member::default()
+            }
+        })
+        .collect()
+}
+
+/// The number of an origin by its name: `origin-2` is 3.
+pub(crate) fn number_of(name: &str) -> Option<NodeId> {
+    let digits = name.len() - name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let ordinal: u64 = name.get(name.len() - digits..)?.parse().ok()?;
+    founding::number(ordinal.checked_add(1)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_gives_the_number_behind_its_ordinal() {
+        let of = |name| number_of(name).map(|node| node.0.get());
+        assert_eq!(of("origin-0"), Some(1));
+        assert_eq!(of("media-origin-12"), Some(13));
+        assert_eq!(of("origin"), None);
+        assert_eq!(of("origin-18446744073709551615"), None);
+    }
+}

@@ -1,0 +1,158 @@
+//! Three origins in this process, on disks in memory that forget what was not synced, and
+//! edges that speak the wire.
+
+mod fake_cluster;
+
+use std::collections::BTreeSet;
+
+use fake_cluster::{Attached, Cluster, stream};
+use ledger::{Answer, Request};
+use model::Epoch;
+use selvage_origin::log::{Crash, Ram};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_proposed_at_a_follower_is_decided_and_told() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = (leader + 1) % 3;
+    let mut edge = Attached::new(&cluster, follower, "edge-0").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    let answer = edge.ask(2, claim("a", 1)).await;
+    let Answer::Granted { epoch } = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(epoch > Epoch(0));
+    // Another edge, at another origin, finds the name taken.
+    let mut other = Attached::new(&cluster, leader, "edge-1").await;
+    assert_eq!(other.ask(1, Request::Register).await, Answer::Done);
+    assert_eq!(other.ask(2, claim("a", 1)).await, Answer::Contending);
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_leader_is_replaced_and_comes_back_with_what_its_disk_has() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut edge = Attached::new(&cluster, (leader + 1) % 3, "edge-0").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    let mut granted = BTreeSet::new();
+    for seq in 2..20 {
+        let answer = edge.ask(seq, claim(&format!("s{seq}"), seq)).await;
+        if let Answer::Granted { epoch } = answer {
+            granted.insert(epoch);
+        }
+        if seq == 10 {
+            cluster.kill(leader);
+        }
+    }
+    assert_eq!(granted.len(), 18);
+    assert_ne!(cluster.leader().await, leader);
+    cluster.restart(leader).await;
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_killed_at_once_come_back_with_everything_that_was_answered() {
+    let mut cluster = Cluster::start(3).await;
+    let mut edge = Attached::new(&cluster, 0, "edge-0").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    let answer = edge.ask(2, claim("a", 1)).await;
+    assert!(matches!(answer, Answer::Granted { .. }));
+    drop(edge);
+    for origin in 0..3 {
+        cluster.kill(origin);
+    }
+    for origin in 0..3 {
+        cluster.restart(origin).await;
+    }
+    let mut edge = Attached::new(&cluster, 1, "edge-0").await;
+    // It is answered again as it was answered then.
+    assert_eq!(edge.ask(2, claim("a", 1)).await, answer);
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_joins_by_the_state_and_votes() {
+    let mut cluster = Cluster::with(1, |config| config.cluster.snapshot_entries = 8).await;
+    let mut edge = Attached::new(&cluster, 0, "edge-0").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    for seq in 2..40 {
+        edge.ask(seq, claim(&format!("s{seq}"), seq)).await;
+    }
+    for _ in 0..2 {
+        cluster.join().await;
+    }
+    cluster.until_voters(3).await;
+    cluster.agree().await;
+    // Now one of three may be missing.
+    cluster.kill(0);
+    let mut edge = Attached::new(&cluster, 2, "edge-1").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_lost_its_disk_joins_anew_under_another_number() {
+    let mut cluster = Cluster::start(3).await;
+    let mut edge = Attached::new(&cluster, 0, "edge-0").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    cluster.kill(2);
+    cluster.disks[2] = Ram::new();
+    cluster.restart(2).await;
+    cluster.until_voters(3).await;
+    let status = cluster.status(2).await.unwrap();
+    assert_eq!(status.node, 4);
+    assert!(status.members.iter().all(|member| member.node != 3));
+    cluster.agree().await;
+    // And it keeps that number.
+    cluster.kill(2);
+    cluster.restart(2).await;
+    cluster.agree().await;
+    assert_eq!(cluster.status(2).await.unwrap().node, 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_origin_that_is_told_to_end_hands_over_its_lead() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let mut edge = Attached::new(&cluster, leader, "edge-0").await;
+    cluster.leave(leader).await;
+    edge.until_leaving().await;
+    assert_ne!(cluster.leader().await, leader);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_sends_rubbish_loses_its_stream_and_nothing_else() {
+    let cluster = Cluster::start(1).await;
+    let mut good = Attached::new(&cluster, 0, "edge-0").await;
+    let mut bad = Attached::new(&cluster, 0, "edge-1").await;
+    bad.say_bytes(b"\xff\xfe no message");
+    assert_eq!(bad.end().await, tonic::Code::InvalidArgument);
+    assert_eq!(good.ask(1, Request::Register).await, Answer::Done);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_ends_the_origin_and_not_the_cluster() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let survivor = (leader + 1) % 3;
+    cluster.disks[leader].set_faults(selvage_origin::log::Faults {
+        failing_syncs: true,
+        ..selvage_origin::log::Faults::default()
+    });
+    let mut edge = Attached::new(&cluster, survivor, "edge-0").await;
+    edge.ask(1, Request::Register).await;
+    let error = cluster.ended(leader).await.unwrap_err();
+    assert!(error.to_string().contains("cluster failed"), "{error}");
+    cluster.disks[leader] = cluster.disks[leader].crash(Crash::Keeps(0));
+    cluster.restart(leader).await;
+    cluster.agree().await;
+}
+
+fn claim(name: &str, publication: u64) -> Request {
+    Request::Claim {
+        key: stream(name),
+        publication,
+        token: bytes::Bytes::new(),
+        above: Epoch(0),
+    }
+}
