@@ -22,8 +22,8 @@ pub(crate) struct Session {
     pub(crate) last: u64,
     /// When it was applied.
     pub(crate) touched: LogIndex,
-    /// The edge that the session last spoke through.
-    pub(crate) edge: EdgeLife,
+    /// The edge that the session last spoke through, if it is registered still.
+    pub(crate) edge: Option<EdgeLife>,
     pub(crate) durable: bool,
     /// Whether the edge speaks in its own name.
     pub(crate) own: bool,
@@ -115,14 +115,14 @@ impl Sessions {
             Session {
                 last: 0,
                 touched: LogIndex(0),
-                edge: edge.clone(),
+                edge: Some(edge.clone()),
                 durable,
                 own: false,
                 answers: VecDeque::new(),
             }
         });
-        if session.edge != *edge {
-            moved = Moved::From(std::mem::replace(&mut session.edge, edge.clone()));
+        if session.edge.as_ref() != Some(edge) {
+            moved = Moved::From(session.edge.replace(edge.clone()));
         }
         session.last = seq;
         session.durable = durable;
@@ -141,10 +141,17 @@ impl Sessions {
     /// The session speaks through this edge.
     pub(crate) fn move_to(&mut self, id: SessionId, edge: &EdgeLife) -> Moved {
         match self.table.get_mut(&id) {
-            Some(session) if session.edge != *edge => {
-                Moved::From(std::mem::replace(&mut session.edge, edge.clone()))
+            Some(session) if session.edge.as_ref() != Some(edge) => {
+                Moved::From(session.edge.replace(edge.clone()))
             }
             Some(_) | None => Moved::No,
+        }
+    }
+
+    /// The session's edge is lost.
+    pub(crate) fn detach(&mut self, id: SessionId) {
+        if let Some(session) = self.table.get_mut(&id) {
+            session.edge = None;
         }
     }
 
@@ -192,7 +199,7 @@ const _: () = assert!(EDGES_MAX < SESSIONS_MAX);
 pub(crate) enum Moved {
     No,
     New,
-    From(EdgeLife),
+    From(Option<EdgeLife>),
 }
 
 impl Kept {

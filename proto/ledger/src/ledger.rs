@@ -195,10 +195,7 @@ impl Ledger {
             Place::Next => {
                 let answer = self.begin(proposal, effects);
                 if let Some(answer) = answer {
-                    let opened = match &proposal.request {
-                        Request::Open { key, .. } => Some(key),
-                        _ => None,
-                    };
+                    let opened = what_opens(&proposal.request).map(|(key, _)| key);
                     self.sessions
                         .answered(*session, *seq, Kept::of(&answer, opened));
                     // The answer stands before what else the request did.
@@ -256,7 +253,8 @@ impl Ledger {
                 // A session that went on elsewhere is not this edge's to end.
                 let theirs = |id: &SessionId| {
                     let session = self.sessions.get(*id);
-                    session.is_some_and(|session| session.edge == *edge && !session.own)
+                    session
+                        .is_some_and(|session| session.edge.as_ref() == Some(edge) && !session.own)
                 };
                 let over = sessions.iter().copied().filter(theirs).collect();
                 self.end_sessions(&over, effects);
@@ -335,12 +333,13 @@ impl Ledger {
         let mut over: BTreeSet<_> = edge.sessions.iter().copied().filter(dies).collect();
         over.insert(edge.session);
         self.end_sessions(&over, effects);
-        let opened = self
-            .edges
-            .remove(life)
-            .map(|edge| edge.opened)
-            .unwrap_or_default();
-        for key in opened {
+        let Some(edge) = self.edges.remove(life) else {
+            return;
+        };
+        for id in edge.sessions {
+            self.sessions.detach(id);
+        }
+        for key in edge.opened {
             self.lose_interest(&key, life, effects);
         }
         self.claims.lose(life, self.applied, effects);
@@ -352,7 +351,8 @@ impl Ledger {
         for id in over {
             keys.extend(self.doors.remove(id).unwrap_or_default());
             if let Some(session) = self.sessions.remove(*id)
-                && let Some(edge) = self.edges.get_mut(&session.edge)
+                && let Some(life) = &session.edge
+                && let Some(edge) = self.edges.get_mut(life)
             {
                 edge.sessions.remove(id);
             }
@@ -368,7 +368,7 @@ impl Ledger {
             Moved::No => return,
             Moved::New => {}
             Moved::From(old) => {
-                if let Some(edge) = self.edges.get_mut(&old) {
+                if let Some(edge) = old.and_then(|old| self.edges.get_mut(&old)) {
                     edge.sessions.remove(&session);
                 }
             }

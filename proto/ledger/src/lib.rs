@@ -30,6 +30,8 @@ pub mod codec;
 pub mod command;
 mod dedup;
 pub mod effect;
+#[doc(hidden)]
+pub mod fuzzing;
 mod graveyard;
 mod home;
 mod interest;

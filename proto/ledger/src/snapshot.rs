@@ -113,7 +113,9 @@ impl Ledger {
                 let edge = self.edges.all().find(|edge| edge.session == *id);
                 edge.ok_or(Error::Contradiction("an edge's session without the edge"))?;
             }
-            if let Some(edge) = self.edges.get_mut(&session.edge) {
+            if let Some(life) = &session.edge {
+                let edge = self.edges.get_mut(life);
+                let edge = edge.ok_or(Error::Contradiction("a session at no edge"))?;
                 edge.sessions.insert(*id);
             }
         }

@@ -337,14 +337,17 @@ impl Ledger {
         let Some(session) = self.sessions.get(waiting.session) else {
             return;
         };
-        let effect = Effect::Answer {
-            to: session.edge.clone(),
-            session: waiting.session,
-            seq: waiting.seq,
-            answer: answer.clone(),
-        };
-        effects.insert(at, effect);
         let kept = Kept::of(&answer, None);
+        // Who has lost his edge asks again at another.
+        if let Some(to) = session.edge.clone() {
+            let effect = Effect::Answer {
+                to,
+                session: waiting.session,
+                seq: waiting.seq,
+                answer,
+            };
+            effects.insert(at, effect);
+        }
         self.sessions.answered(waiting.session, waiting.seq, kept);
     }
 }
