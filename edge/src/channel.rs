@@ -102,6 +102,11 @@ impl Channel {
         self.lock().source
     }
 
+    /// The newest publish that was seen, though it may be over.
+    pub(crate) fn newest(&self) -> Epoch {
+        self.lock().backlog.epoch()
+    }
+
     /// Adds a listening shard and sends it all that a viewer may join at.
     pub(crate) fn join(&self, shard: &ShardHandle) {
         let mut state = self.lock();

@@ -119,6 +119,7 @@ impl Uplink {
         }
         self.cursor = Cursor::resume_at(Position { epoch, seq: 0 });
         self.unsent = self.replay.bytes() as u64;
+        self.ingest_micros = 0;
         self.detached_since = Some(now);
     }
 

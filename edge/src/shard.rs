@@ -4,6 +4,8 @@
 //! thread alone, so nothing of it is locked. The rest of the edge speaks to a shard by
 //! messages.
 
+mod objects;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +26,7 @@ use tracing::error;
 
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
-use crate::connection::{self, Connection, Drawn};
+use crate::connection::{self, Connection};
 use crate::limits::INBOX_BATCH;
 use crate::link::{Grant, LinkId};
 use crate::play::LocalChannel;
@@ -439,49 +441,6 @@ impl Shard {
             },
             None => Ask::Unpublish { publication },
         });
-    }
-
-    /// Tells this shard's own among the recipients. What all are told is drawn once.
-    fn tell(self: &Rc<Self>, to: &Recipients, update: Arc<ObjectUpdate>) {
-        match to {
-            Recipients::One(one) => {
-                if let Some(connection) = self.client(*one) {
-                    connection.answer(self, &update);
-                    self.touch(connection);
-                }
-            }
-            Recipients::Many {
-                subscribers,
-                except,
-            } => {
-                let drawn = Drawn::new(update);
-                let index = self.handle.index;
-                let first = subscribers.partition_point(|one| shared::shard_of(*one) < index);
-                let own = subscribers[first..]
-                    .iter()
-                    .take_while(|one| shared::shard_of(**one) == index)
-                    .filter(|one| Some(**one) != *except);
-                for one in own {
-                    if let Some(connection) = self.client(*one) {
-                        connection.tell(self, &drawn);
-                        self.touch(connection);
-                    }
-                }
-            }
-        }
-    }
-
-    fn touch(&self, connection: Rc<Connection>) {
-        if connection.touch() {
-            self.touched.borrow_mut().push(connection);
-        }
-    }
-
-    /// Writes to those who were told something: once, however much it was.
-    fn write_touched(self: &Rc<Self>) {
-        for connection in self.touched.take() {
-            connection.pump_touched(self);
-        }
     }
 
     fn client(&self, client: SubscriberId) -> Option<Rc<Connection>> {

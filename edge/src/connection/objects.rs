@@ -286,12 +286,12 @@ impl State {
     }
 
     /// Tells the client what it is behind with, if there is room.
-    pub(super) fn flush_objects(&mut self, now: Instant) {
+    pub(super) fn flush_objects(&mut self) {
         while self.outbox.len() < OBJECTS_HIGH_WATER
             && let Some((_, mut behind)) = self.objects.behind.pop_first()
         {
             if let Some(update) = behind.take() {
-                self.session.handle_object(&update, now);
+                self.session.handle_object(&update, Instant::now());
                 self.pass_messages();
             }
         }

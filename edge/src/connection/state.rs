@@ -117,6 +117,7 @@ impl State {
         shard: &Rc<Shard>,
         now: Instant,
     ) {
+        let mut lost = false;
         for (publication, _) in std::mem::take(&mut self.challenged) {
             if let Some((stream, Role::Publishing(_))) = self.publish(publication)
                 && let Some(Role::Publishing(uplink)) = self.streams.remove(&stream)
@@ -124,10 +125,13 @@ impl State {
                 info!(client = own.number, "a silent publisher loses its name");
                 self.end_publish(shard, *uplink);
                 self.session.handle_notice(stream, Notice::Superseded, now);
+                lost = true;
             }
         }
-        let description = "The publisher was silent.".to_owned();
-        self.session.close(Refusal::Failed { description }, now);
+        if lost {
+            let description = "The publisher was silent.".to_owned();
+            self.session.close(Refusal::Failed { description }, now);
+        }
     }
 
     pub(super) fn publish(&mut self, wanted: PublicationId) -> Option<(StreamId, &mut Role)> {
@@ -185,7 +189,7 @@ impl State {
         if self.ending.is_some() {
             return;
         }
-        self.flush_objects(Instant::now());
+        self.flush_objects();
         let chunk_size = self.carrier.send_chunk_size();
         let streams: Vec<StreamId>;
         // Nearly every player plays one stream, and needs no list of them.

@@ -245,3 +245,131 @@ async fn run(
     debug!(%address, "the origin ended the attachment");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::pin::Pin;
+    use std::sync::Arc;
+
+    use fabric::v1::shared_server::{Shared, SharedServer};
+    use node::link::{Incoming, Listener, duplex};
+    use tokio_stream::Stream;
+    use tonic::{Request, Response, Status, Streaming};
+
+    use super::*;
+
+    /// Says its name to whoever attaches, then what it heard, and ends when it hears `leave`.
+    struct Echo(&'static str);
+
+    #[tonic::async_trait]
+    impl Shared for Echo {
+        type AttachStream = Pin<Box<dyn Stream<Item = Result<v1::ToReplica, Status>> + Send>>;
+
+        async fn attach(
+            &self,
+            request: Request<Streaming<v1::ToLedger>>,
+        ) -> Result<Response<Self::AttachStream>, Status> {
+            if self.0 == "refusing" {
+                return Err(Status::unavailable("not now"));
+            }
+            let (out, outgoing) = mpsc::channel(8);
+            let name = self.0;
+            let mut incoming = request.into_inner();
+            tokio::spawn(async move {
+                let say = |text: Bytes| {
+                    Ok(v1::ToReplica {
+                        messages: vec![text],
+                    })
+                };
+                let _ = out.send(say(Bytes::from_static(name.as_bytes()))).await;
+                while let Ok(Some(heard)) = incoming.message().await {
+                    for message in heard.messages {
+                        if &message[..] == b"leave" {
+                            return;
+                        }
+                        let _ = out.send(say(message)).await;
+                    }
+                }
+            });
+            Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        }
+    }
+
+    fn serve(name: &'static str) -> Address {
+        let (address, listener) = duplex(name);
+        let incoming: Incoming = Listener::duplex(listener).incoming();
+        let server = node::link::server(&Settings::default())
+            .add_service(SharedServer::new(Echo(name)))
+            .serve_with_incoming(incoming);
+        tokio::spawn(server);
+        address
+    }
+
+    fn attach(addresses: &[Address]) -> (Attach, watch::Sender<Addresses>) {
+        let addresses: BTreeSet<_> = addresses.iter().cloned().collect();
+        let (sender, receiver) = watch::channel(Arc::new(addresses));
+        (Attach::new("edge-0".into(), receiver), sender)
+    }
+
+    async fn heard(attach: &mut Attach, ready: &mut Vec<Bytes>) -> String {
+        loop {
+            match attach.happens(ready).await {
+                Way::Open => {}
+                Way::Broken => attach.next(),
+                Way::Heard(messages) => {
+                    return String::from_utf8_lossy(&messages.concat()).into_owned();
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn it_stays_with_one_origin_and_goes_to_another_when_that_leaves() {
+        let (mut attach, _addresses) = attach(&[serve("a"), serve("b"), serve("refusing")]);
+        let mut ready = Vec::new();
+        attach.dial();
+        let first = heard(&mut attach, &mut ready).await;
+        ready.push(Bytes::from_static(b"one"));
+        assert_eq!(heard(&mut attach, &mut ready).await, "one");
+        ready.push(Bytes::from_static(b"leave"));
+        let second = heard(&mut attach, &mut ready).await;
+        assert_ne!(first, second);
+        assert!(["a", "b"].contains(&second.as_str()), "{second}");
+        ready.push(Bytes::from_static(b"leave"));
+        assert_eq!(heard(&mut attach, &mut ready).await, first);
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_leaves_together_and_in_order() {
+        let (mut attach, _addresses) = attach(&[serve("a")]);
+        let mut ready = Vec::new();
+        attach.dial();
+        assert_eq!(heard(&mut attach, &mut ready).await, "a");
+        let mut expected = String::new();
+        for number in 0..10_000 {
+            let text = format!("{number} ");
+            expected.push_str(&text);
+            ready.push(text.into());
+        }
+        let mut all = String::new();
+        while all.len() < expected.len() {
+            all.push_str(&heard(&mut attach, &mut ready).await);
+        }
+        assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn edges_spread_over_the_origins() {
+        let origins = ["origin-0:1", "origin-1:1", "origin-2:1"];
+        let mut counts = [0; 3];
+        for edge in 0..300 {
+            let edge = format!("edge-{edge}");
+            let first = (0..3)
+                .min_by_key(|n| preference(&edge, origins[*n]))
+                .unwrap();
+            counts[first] += 1;
+        }
+        assert!(counts.iter().all(|n| (70..130).contains(n)), "{counts:?}");
+    }
+}

@@ -264,9 +264,9 @@ impl Upstream {
 }
 
 impl Subscribed {
-    /// What is known of its publisher.
-    pub(super) fn source(&self) -> Source {
-        self.channel.source()
+    /// The newest publish of it that was seen.
+    pub(super) fn newest(&self) -> Epoch {
+        self.channel.newest()
     }
 
     /// The publish of this epoch, or whichever there is, can come no more from where the

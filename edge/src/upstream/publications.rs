@@ -19,7 +19,7 @@ use model::{Epoch, StreamKey};
 use tracing::{debug, info};
 
 use super::Upstream;
-use crate::channel::Source;
+use super::channels::Subscribed;
 use crate::link::{Command, LinkId};
 use crate::shard::{PublicationId, ShardHandle, ToShard};
 use crate::shared::ToShared;
@@ -86,10 +86,7 @@ impl Upstream {
     /// its origins counts from 1 again; viewers here would refuse what it grants.
     fn known(&self, key: &StreamKey) -> Epoch {
         let channel = self.by_key.get(key).and_then(|id| self.channels.get(id));
-        match channel.map(|entry| entry.source()) {
-            Some(Source::Live(epoch) | Source::Interrupted(epoch)) => epoch,
-            Some(Source::Absent) | None => Epoch::default(),
-        }
+        channel.map_or(Epoch::default(), Subscribed::newest)
     }
 
     /// The log has decided about a claim.
