@@ -1,6 +1,6 @@
 //! One node of the log.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,6 +33,9 @@ pub struct Node {
     election_ticks: usize,
     /// How often this node has asked to be elected.
     attempts: u64,
+    ticks: u64,
+    /// At which tick each member was last heard of.
+    heard: BTreeMap<NodeId, u64>,
     outputs: VecDeque<Output>,
     tickets: u64,
     /// What was asked to be written and waits to be acknowledged, oldest first.
@@ -105,6 +108,8 @@ impl Node {
             next_tick: now + setup.tick,
             election_ticks: election_tick,
             attempts: 0,
+            ticks: 0,
+            heard: BTreeMap::new(),
             outputs: VecDeque::new(),
             tickets: 0,
             writing: VecDeque::new(),
@@ -130,6 +135,7 @@ impl Node {
         if now < self.next_tick {
             return;
         }
+        self.ticks += 1;
         self.next_tick += self.tick;
         if self.next_tick <= now {
             self.next_tick = now + self.tick;
@@ -201,6 +207,9 @@ impl Node {
             matched: &matched,
         };
         let verdict = check::check(&hearer, from, message).map_err(blame)?;
+        if self.membership().has(from) {
+            self.heard.insert(from, self.ticks);
+        }
         if self.restoring.is_some() {
             // raft cannot do anything while a state is being written.
             return Ok(false);
@@ -416,7 +425,11 @@ impl Node {
                             raft::ProgressState::Replicate => Progress::Replicating,
                             raft::ProgressState::Snapshot => Progress::Snapshot,
                         },
-                        active: progress.recent_active,
+                        // raft forgets this whenever it counts whom it has heard of.
+                        active: self
+                            .heard
+                            .get(&id)
+                            .is_some_and(|at| self.ticks - at <= self.election_ticks as u64),
                     });
                 }
             }
@@ -707,6 +720,7 @@ impl Node {
             membership.auto_leave = state.auto_leave;
             membership.note(&decode_changes(&change.context).unwrap_or_default());
             membership.settle();
+            self.heard.retain(|id, _| membership.has(*id));
             debug_assert_eq!(conf_state(&membership).voters.len(), state.voters.len());
             self.raft.mut_store().set_membership(membership.clone());
         }

@@ -240,7 +240,7 @@ pub struct Peer {
     pub matched: LogIndex,
     /// How it is sent to.
     pub progress: Progress,
-    /// Whether it was heard of in this or the last election timeout.
+    /// Whether it was heard of within an election timeout.
     pub active: bool,
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use consensus::{Change, Membership, Node, Progress, Role, SnapshotMeta, Ticket};
 use ledger::watchers::{self, AttachId, Watchers};
 use ledger::wire::ToOrigin;
-use ledger::{Applied, Command, Leases, Ledger};
+use ledger::{Command, Leases, Ledger};
 use model::{LogIndex, NodeId};
 
 use crate::error::{Error, RestoreError};
@@ -418,26 +418,19 @@ impl Member {
                     contents,
                 });
             }
-            O::Apply { index, term, data } => {
-                let applied = match Command::decode(&data) {
-                    Ok(command) => self.ledger.apply(index, &command),
-                    // No member proposes this. All pass over it alike.
-                    Err(_) => self.skip(index),
-                };
-                self.applied(applied, term, data.len());
-            }
-            O::Skip { index, term } => {
-                let applied = self.skip(index);
-                self.applied(applied, term, 0);
-            }
+            O::Apply { index, term, data } => match Command::decode(&data) {
+                Ok(command) => self.apply(index, term, &command, data.len()),
+                // No member proposes this. All pass over it alike.
+                Err(_) => self.passed_over(index, term, data.len()),
+            },
+            O::Skip { index, term } => self.passed_over(index, term, 0),
             O::Membership {
                 index,
                 term,
                 membership,
             } => {
                 self.at.membership = membership.clone();
-                let applied = self.skip(index);
-                self.applied(applied, term, 0);
+                self.passed_over(index, term, 0);
                 self.outputs.push_back(Output::Membership(membership));
             }
             O::Restore { snapshot } => self.restore(snapshot),
@@ -474,23 +467,25 @@ impl Member {
         }
     }
 
-    fn skip(&mut self, index: LogIndex) -> Applied {
-        self.ledger.skip(index);
-        Applied {
-            index,
-            trace: Bytes::new(),
-            effects: Vec::new(),
-        }
-    }
-
-    fn applied(&mut self, applied: Applied, term: u64, bytes: usize) {
-        self.at.index = applied.index;
-        self.at.term = term;
+    fn apply(&mut self, index: LogIndex, term: u64, command: &Command, bytes: usize) {
+        let applied = self.ledger.apply(index, command);
         self.watchers.handle_applied(&self.ledger, &applied);
         self.leases.handle_applied(&applied, self.now);
         if !applied.effects.is_empty() {
             self.outputs.push_back(Output::Applied(Arc::new(applied)));
         }
+        self.went_on(index, term, bytes);
+    }
+
+    fn passed_over(&mut self, index: LogIndex, term: u64, bytes: usize) {
+        self.ledger.skip(index);
+        self.watchers.handle_progress(&self.ledger);
+        self.went_on(index, term, bytes);
+    }
+
+    fn went_on(&mut self, index: LogIndex, term: u64, bytes: usize) {
+        self.at.index = index;
+        self.at.term = term;
         self.since_saved.0 += 1;
         self.since_saved.1 += bytes as u64;
         let (entries, bytes) = self.since_saved;
