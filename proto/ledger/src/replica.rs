@@ -320,8 +320,9 @@ impl Replica {
                 Gate::Wait => break,
                 Gate::Never => {
                     let handed = asked.handed;
+                    let who = session.asker(seq);
                     if let Some(what) = session.withdraw(seq) {
-                        refused.push((what, handed));
+                        refused.push((who, what, handed));
                     }
                 }
                 Gate::Open => {
@@ -345,8 +346,8 @@ impl Replica {
             let at = now + session.pause;
             self.timers.set(Timer::Retry(id), at);
         }
-        for (what, handed) in refused {
-            self.refuse_unsubscribed(subscriber, what, handed);
+        for (who, what, handed) in refused {
+            self.refuse_unsubscribed(who, what, handed);
         }
         self.finish_if_drained(id, now);
     }

@@ -110,7 +110,7 @@ impl Replica {
         now: Instant,
     ) -> Option<(Option<SubscriberId>, What)> {
         let session = self.sessions.get_mut(&id)?;
-        let who = session.subscriber;
+        let who = session.asker(seq);
         let asked = session.answered(seq);
         match session.due() {
             Some(due) => self.timers.set(Timer::Due(id), due),

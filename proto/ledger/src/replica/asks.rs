@@ -300,6 +300,12 @@ impl Replica {
         if let Some(member) = self.subscribers.get_mut(&who)
             && member.keys.remove(key)
         {
+            if let Some(session) = self.sessions.get_mut(&member.session) {
+                session.silence(key);
+            }
+            if let Some(object) = self.objects.get_mut(key) {
+                object.forget_writer(who);
+            }
             self.unsubscribe(who, key, now);
         }
     }
@@ -410,7 +416,7 @@ impl Replica {
         let behind: Vec<u64> = session
             .requests
             .iter()
-            .filter(|asked| asked.what.object() == Some(key) && asked.due.is_some())
+            .filter(|asked| asked.what.object() == Some(key) && !asked.silent)
             .map(|asked| asked.seq)
             .collect();
         let mut refused = Vec::new();
@@ -492,17 +498,17 @@ impl Replica {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let who = session.subscriber;
         let mut late = Vec::new();
         // From the last: what is taken out renumbers what stands behind it.
         for seq in session.overdue(now).into_iter().rev() {
             let handed = session.get(seq).is_some_and(|asked| asked.handed);
-            late.extend(session.withdraw(seq).map(|what| (what, handed)));
+            let who = session.asker(seq);
+            late.extend(session.withdraw(seq).map(|what| (who, what, handed)));
         }
         if let Some(due) = session.due() {
             self.timers.set(Timer::Due(id), due);
         }
-        for (what, handed) in late.into_iter().rev() {
+        for (who, what, handed) in late.into_iter().rev() {
             self.refuse(who, what, handed);
         }
         self.pump(id, now);

@@ -180,7 +180,7 @@ impl Replica {
             self.timers.set(Timer::Due(new), due);
         }
         for asked in lost {
-            if !matches!(asked.what, What::Void { .. }) {
+            if !asked.silent && !matches!(asked.what, What::Void { .. }) {
                 self.refuse(Some(subscriber), asked.what, true);
             }
         }

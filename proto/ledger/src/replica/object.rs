@@ -142,6 +142,14 @@ impl Object {
         }
     }
 
+    /// The subscriber waits for no answers any more.
+    pub(super) fn forget_writer(&mut self, subscriber: SubscriberId) {
+        self.writing.retain(|_, writers| {
+            writers.remove(&subscriber);
+            !writers.is_empty()
+        });
+    }
+
     pub(super) fn is_writing(&self, subscriber: SubscriberId, slot: &SlotName) -> bool {
         self.writing
             .get(slot)

@@ -43,6 +43,8 @@ pub(super) struct Asked {
     pub(super) handed: bool,
     /// When the client is told that it takes too long; `None` if nobody waits.
     pub(super) due: Option<Instant>,
+    /// The client has released the object since: what becomes of it is told to nobody.
+    pub(super) silent: bool,
     pub(super) trace: Bytes,
 }
 
@@ -175,10 +177,28 @@ impl Session {
             what,
             handed: false,
             due,
+            silent: false,
             trace,
         });
         self.next += 1;
         seq
+    }
+
+    /// The client releases the object: it is told nothing of what it wrote and sent.
+    pub(super) fn silence(&mut self, key: &ObjectKey) {
+        for asked in &mut self.requests {
+            if let What::Write { key: about, .. } | What::Send { key: about, .. } = &asked.what
+                && about == key
+            {
+                asked.silent = true;
+            }
+        }
+    }
+
+    /// Who is told what becomes of the request.
+    pub(super) fn asker(&self, seq: u64) -> Option<SubscriberId> {
+        let is_silent = self.get(seq).is_some_and(|asked| asked.silent);
+        self.subscriber.filter(|_| !is_silent)
     }
 
     /// Whether the ledger may remember the session.
@@ -281,6 +301,7 @@ impl Session {
                 what: What::Void { lock: None },
                 handed: false,
                 due: None,
+                silent: false,
                 trace: Bytes::new(),
             });
         }
@@ -313,6 +334,9 @@ impl Session {
                 lost.push(asked);
             } else {
                 self.push(asked.what, asked.due, asked.trace);
+                if let Some(again) = self.requests.back_mut() {
+                    again.silent = asked.silent;
+                }
             }
         }
         lost

@@ -167,7 +167,7 @@ impl Replica {
     fn writer(&self, session: SessionId, seq: u64) -> Option<SubscriberId> {
         let session = self.sessions.get(&session)?;
         match session.get(seq)?.what {
-            What::Write { .. } => session.subscriber,
+            What::Write { .. } => session.asker(seq),
             What::Send { .. }
             | What::Lock { .. }
             | What::Unlock { .. }
