@@ -391,3 +391,79 @@ impl Party {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{AppInstance, AppName, EdgeId, InstanceName, StreamName, VhostName};
+
+    use super::*;
+
+    fn key(number: usize) -> StreamKey {
+        StreamKey {
+            at: AppInstance {
+                vhost: VhostName::default_vhost(),
+                app: AppName::new("live").unwrap(),
+                instance: InstanceName::default_instance(),
+            },
+            name: StreamName::new(&number.to_string()).unwrap(),
+        }
+    }
+
+    fn party(publication: u64) -> Party {
+        Party {
+            edge: EdgeLife {
+                edge: EdgeId::new("edge-0").unwrap(),
+                incarnation: 1,
+            },
+            publication,
+            token: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn an_epoch_does_not_go_back_when_its_name_was_forgotten() {
+        let (mut claims, mut effects) = (Claims::default(), Vec::new());
+        let mut index = LogIndex(1);
+        let far = Epoch(1_000_000);
+        claims.claim(&key(0), party(1), far, index, &mut effects);
+        claims.release(&key(0), &party(1).edge, 1, index, &mut effects);
+        for number in 1..=ENDED_STREAMS_MAX {
+            index.0 += 1;
+            claims.claim(&key(number), party(1), Epoch(0), index, &mut effects);
+            claims.release(&key(number), &party(1).edge, 1, index, &mut effects);
+        }
+        assert_eq!(claims.state(&key(0)), StreamState::default());
+        assert_eq!(claims.all().len(), ENDED_STREAMS_MAX);
+        let answer = claims.claim(&key(0), party(1), Epoch(0), index, &mut effects);
+        assert_eq!(
+            answer,
+            Answer::Granted {
+                epoch: Epoch(far.0 + 2)
+            }
+        );
+    }
+
+    #[test]
+    fn only_so_many_wait_for_a_name() {
+        let (mut claims, mut effects) = (Claims::default(), Vec::new());
+        let mut ask = |publication| {
+            claims.claim(
+                &key(0),
+                party(publication),
+                Epoch(0),
+                LogIndex(1),
+                &mut effects,
+            )
+        };
+        assert_eq!(ask(0), Answer::Granted { epoch: Epoch(1) });
+        for publication in 1..=CONTENDERS_MAX as u64 {
+            assert_eq!(ask(publication), Answer::Contending);
+        }
+        assert_eq!(ask(1), Answer::Contending);
+        assert_eq!(ask(CONTENDERS_MAX as u64 + 1), Answer::NotHolder);
+        let asked = effects
+            .iter()
+            .filter(|e| matches!(e, Effect::Challenge { .. }));
+        assert_eq!(asked.count(), 1);
+    }
+}

@@ -257,3 +257,51 @@ pub(crate) fn put_several<'a, T: Coded + 'a>(
         item.put(to);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_one_form() {
+        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            put_u64(&mut bytes, value);
+            assert_eq!(Reader::copying(&bytes).u64(), Ok(value));
+        }
+        for padded in [&[0x80, 0][..], &[0xff, 0x80, 0], &[0xff; 10], &[0xff; 11]] {
+            assert_eq!(Reader::copying(padded).u64(), Err(Error::Number));
+        }
+    }
+
+    #[test]
+    fn a_message_names_its_format_and_ends_where_it_ends() {
+        let message = encode(&7u64);
+        assert_eq!(message, &[FORMAT, 7][..]);
+        let read = |bytes: &[u8]| decode::<u64>(Reader::copying(bytes), 8);
+        assert_eq!(read(&[FORMAT, 7]), Ok(7));
+        assert_eq!(read(&[2, 7]), Err(Error::Format(2)));
+        assert_eq!(read(&[FORMAT]), Err(Error::Short));
+        assert_eq!(read(&[FORMAT, 7, 0]), Err(Error::Trailing(1)));
+        assert!(matches!(read(&[FORMAT; 9]), Err(Error::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_count_reserves_no_more_than_is_there() {
+        let bytes = [0xff, 0xff, 0xff, 0xff, 0x0f, 1];
+        let read = Reader::copying(&bytes).several::<u64>("numbers", usize::MAX);
+        assert_eq!(read, Err(Error::Short));
+    }
+
+    #[test]
+    fn byte_strings_of_a_shared_message_are_slices_of_it() {
+        let message = Bytes::from_static(&[3, 1, 2, 3]);
+        let slice = Reader::sharing(&message).bytes("bytes", 8);
+        assert_eq!(
+            slice.as_ref().map(|bytes| bytes.as_ptr()),
+            Ok(message[1..].as_ptr())
+        );
+        let copy = Reader::copying(&message).bytes("bytes", 8);
+        assert_eq!(slice, copy);
+    }
+}

@@ -249,3 +249,41 @@ impl Kept {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::EdgeId;
+
+    use super::*;
+
+    #[test]
+    fn a_window_of_answers_is_remembered_and_the_silent_are_forgotten_first() {
+        let edge = EdgeLife {
+            edge: EdgeId::new("edge-0").unwrap(),
+            incarnation: 1,
+        };
+        let mut sessions = Sessions::default();
+        let id = SessionId(0);
+        for seq in 1..=WINDOW + 1 {
+            assert!(matches!(sessions.place(id, seq), Place::Next));
+            sessions.begin((id, seq), &edge, false, LogIndex(seq));
+            sessions.answered(id, seq, Kept::Locked(seq));
+        }
+        assert!(matches!(sessions.place(id, 1), Place::Duplicate(None)));
+        assert!(matches!(
+            sessions.place(id, 2),
+            Place::Duplicate(Some(Kept::Locked(2)))
+        ));
+        assert!(
+            matches!(sessions.place(id, WINDOW + 3), Place::Gap { expected } if expected == WINDOW + 2)
+        );
+        for number in 1..=SESSIONS_MAX as u64 {
+            assert_eq!(sessions.surplus(), None);
+            let id = SessionId(number.into());
+            sessions.begin((id, 1), &edge, false, LogIndex(1000 + number));
+        }
+        assert_eq!(sessions.surplus(), Some(id));
+        sessions.set_own(id);
+        assert_eq!(sessions.surplus(), Some(SessionId(1)));
+    }
+}

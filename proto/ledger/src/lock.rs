@@ -203,3 +203,51 @@ fn weight_of_op(op: &SlotOp) -> usize {
         SlotOp::Clear => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use model::{AppInstance, AppName, InstanceName, ObjectKey, ObjectName, VhostName};
+
+    use super::*;
+
+    #[test]
+    fn a_queue_is_bounded_in_requests_and_in_bytes() {
+        let send = |len| Waiting {
+            session: SessionId(2),
+            seq: 1,
+            request: Request::Send {
+                key: ObjectKey {
+                    at: AppInstance {
+                        vhost: VhostName::default_vhost(),
+                        app: AppName::new("a").unwrap(),
+                        instance: InstanceName::default_instance(),
+                    },
+                    name: ObjectName::new("o").unwrap(),
+                },
+                payload: Bytes::from(vec![0; len]),
+            },
+        };
+        let mut door = Door::default();
+        door.take(SessionId(1), LogIndex(1), 1);
+        for _ in 0..LOCK_QUEUE_MAX {
+            assert_eq!(door.wait(send(1), usize::MAX), Ok(()));
+        }
+        assert_eq!(
+            door.wait(send(1), usize::MAX),
+            Err("requests waiting for the lock")
+        );
+        door.drop_waiting(&BTreeSet::from([SessionId(2)]));
+        assert_eq!(door.bytes(), 0);
+        let half = send(LOCK_QUEUE_BYTES_MAX / 2);
+        assert_eq!(door.wait(half.clone(), 10), Err("bytes of all objects"));
+        assert_eq!(door.wait(half.clone(), usize::MAX), Ok(()));
+        assert_eq!(
+            door.wait(half, usize::MAX),
+            Err("bytes waiting for the lock")
+        );
+        assert_eq!(door.free(), Some(1));
+        assert!(door.next().is_some() && door.next().is_none());
+        assert_eq!(door.bytes(), 0);
+    }
+}

@@ -409,3 +409,129 @@ const _: () = assert!(BATCH_OPS_MAX <= u16::MAX as usize);
 fn weight(name: &SlotName, value: &SlotValue) -> usize {
     name.as_str().len() + value.0.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn name(text: &str) -> SlotName {
+        SlotName::new(text).unwrap()
+    }
+
+    fn set(slot: &str) -> SlotOp {
+        SlotOp::Set {
+            slot: name(slot),
+            value: SlotValue(Bytes::from_static(b"v")),
+        }
+    }
+
+    fn write(object: &mut Object, index: u64, session: u128, base: u32, ops: &[SlotOp]) -> Written {
+        let batch = Batch {
+            session: SessionId(session),
+            index: LogIndex(index),
+            epoch: object.epoch,
+            base: Version(base),
+            policy: Policy::Optimistic,
+            ops,
+            room: usize::MAX,
+        };
+        object.write(&batch).unwrap()
+    }
+
+    #[test]
+    fn used_up_versions_begin_again_in_a_new_incarnation_that_everybody_is_told() {
+        let mut object = Object::new(ObjectKind::Persistent, Epoch(1), Version(u32::MAX - 1));
+        write(&mut object, 2, 1, 0, &[set("a")]);
+        assert_eq!(object.version, Version(u32::MAX));
+        let written = write(&mut object, 3, 1, u32::MAX, &[set("b")]);
+        assert_eq!((object.epoch, object.version), (Epoch(3), Version(1)));
+        let all = ["a", "b"].map(|slot| (name(slot), Some(SlotValue(Bytes::from_static(b"v")))));
+        assert_eq!(
+            written.change,
+            Some(ObjectChange::Slots {
+                version: Version(1),
+                cleared: true,
+                slots: all.to_vec(),
+            })
+        );
+        assert!(object.sync(Some((Epoch(1), Version(u32::MAX)))).reset);
+        assert!(!object.sync(Some((Epoch(3), Version(1)))).reset);
+    }
+
+    #[test]
+    fn removals_are_forgotten_oldest_first_and_who_missed_them_is_told_everything() {
+        let mut object = Object::new(ObjectKind::Temporary, Epoch(1), Version(1));
+        for number in 0..=TOMBSTONES_MAX {
+            let slot = number.to_string();
+            let base = object.version.0;
+            write(&mut object, 2, 1, base, &[set(&slot)]);
+            let base = object.version.0;
+            write(
+                &mut object,
+                2,
+                1,
+                base,
+                &[SlotOp::Remove { slot: name(&slot) }],
+            );
+        }
+        let floor = object.forgotten();
+        assert!(object.removed.len() <= TOMBSTONES_MAX / 2);
+        assert!(object.removed.values().all(|stamp| stamp.version > floor));
+        assert!(object.sync(Some((Epoch(1), Version(floor.0 - 1)))).reset);
+        let sync = object.sync(Some((Epoch(1), floor)));
+        assert!(!sync.reset);
+        assert_eq!(sync.removed.len(), object.removed.len());
+        // Another session that saw less may not bring a forgotten slot back.
+        assert_eq!(
+            write(&mut object, 3, 2, floor.0 - 1, &[set("0")]).refused,
+            [0]
+        );
+        assert!(
+            write(&mut object, 3, 2, floor.0, &[set("0")])
+                .refused
+                .is_empty()
+        );
+        let (bytes, removed) = (object.bytes, object.removed_bytes);
+        object.weigh();
+        assert_eq!((object.bytes, object.removed_bytes), (bytes, removed));
+    }
+
+    #[test]
+    fn a_batch_that_breaks_a_limit_leaves_no_trace() {
+        let mut object = Object::new(ObjectKind::Temporary, Epoch(1), Version(1));
+        for part in 0..SLOTS_MAX / BATCH_OPS_MAX {
+            let first = part * BATCH_OPS_MAX;
+            let names = first..first + BATCH_OPS_MAX;
+            let ops: Vec<_> = names.map(|number| set(&number.to_string())).collect();
+            write(&mut object, 2, 1, 1, &ops);
+        }
+        let before = object.clone();
+        let ops = [SlotOp::Remove { slot: name("0") }, set("x"), set("y")];
+        let mut batch = Batch {
+            session: SessionId(1),
+            index: LogIndex(3),
+            epoch: Epoch(1),
+            base: Version(2),
+            policy: Policy::LastWriterWins,
+            ops: &ops,
+            room: usize::MAX,
+        };
+        assert_eq!(object.write(&batch), Err("slots of the object"));
+        assert_eq!(object, before);
+        batch.ops = &ops[..2];
+        assert!(object.clone().write(&batch).is_ok());
+        let large = |len| SlotOp::Set {
+            slot: name("0"),
+            value: SlotValue(Bytes::from(vec![0; len])),
+        };
+        let ops = [large(VALUE_BYTES_MAX + 1)];
+        batch.ops = &ops;
+        assert_eq!(object.write(&batch), Err("bytes of the value"));
+        let ops = [large(10)];
+        (batch.ops, batch.room) = (&ops, 5);
+        assert_eq!(object.write(&batch), Err("bytes of all objects"));
+        assert_eq!(object, before);
+    }
+}
