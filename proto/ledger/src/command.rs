@@ -21,7 +21,8 @@ pub enum Command {
         /// The lock.
         token: u64,
     },
-    /// An origin is gone for good: instances that lived there have no home.
+    /// An origin is gone for good: instances that lived there have no home, and no stream's
+    /// media is there.
     OriginRemoved(OriginId),
 }
 
@@ -65,7 +66,8 @@ pub enum Request {
         /// Which.
         key: ObjectKey,
     },
-    /// These sessions are over and will ask nothing again.
+    /// These sessions are over and will ask nothing again. One that spoke through another
+    /// edge since is not ended by this.
     EndSessions(Vec<SessionId>),
     /// A publisher at this edge wants the name.
     Claim {

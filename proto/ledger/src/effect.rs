@@ -108,6 +108,9 @@ pub enum Effect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectChange {
     /// One batch, in one version.
+    ///
+    /// When an object's versions are used up, the effect has a greater epoch than the one
+    /// before it and `cleared`, and names every slot there is: a new incarnation begins.
     Slots {
         /// The version after it.
         version: Version,
@@ -136,7 +139,8 @@ pub enum Answer {
         /// Which it has.
         kind: ObjectKind,
     },
-    /// A limit of the ledger; nothing happened.
+    /// A limit of the ledger; nothing happened, also not a part of a batch. An edge that
+    /// is told so about [`Register`](crate::Request::Register) has not used the number.
     Full {
         /// Which, for people.
         limit: &'static str,
@@ -168,7 +172,8 @@ pub enum Answer {
     /// Claim: another with the same token holds it. An [`Effect::Claim`] follows when it is
     /// your turn.
     Standby,
-    /// Claim, Affirm, Place: another holds it, or it is over.
+    /// Claim: another holds it, and too many wait. Affirm, Place: another holds it, or it
+    /// is over.
     NotHolder,
     /// The request was not applied, because the one before it is not known here. Not an
     /// answer to the request: ask again from this number on.
@@ -193,7 +198,7 @@ pub enum Decision {
         /// Whether it stood by for a publisher with the same token, whose viewers go on.
         takeover: bool,
     },
-    /// The holder is alive, or too many wait.
+    /// The holder is alive.
     Refused,
     /// It held the name and holds it no more.
     Ended {

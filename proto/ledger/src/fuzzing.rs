@@ -41,7 +41,7 @@ pub fn ledger(bytes: &[u8]) {
             "a command is what it is written as"
         );
         // A twin that comes from a snapshot goes on as if it had seen everything.
-        if index.0 % 4 == 0 {
+        if index.0.is_multiple_of(4) {
             twin = Ledger::restore(ledger.snapshot()).unwrap();
             assert!(twin == ledger, "a snapshot holds everything");
         }

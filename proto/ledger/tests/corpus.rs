@@ -1,5 +1,10 @@
 //! What the fuzzer found worth keeping, played in every run, and some chance besides.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed run is to end the test at once"
+)]
+
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -102,7 +102,7 @@ impl<'a> Input<'a> {
         match kind {
             3..=6 => {
                 let key = self.object();
-                let temporary = self.byte() % 8 != 0;
+                let temporary = !self.byte().is_multiple_of(8);
                 let have = ledger
                     .sync(&key, None)
                     .map(|sync| (sync.epoch, sync.version));
