@@ -31,7 +31,7 @@ pub(crate) struct Hearer<'a> {
 /// What to do with a message that is none of a misbehaving node.
 pub(crate) enum Verdict {
     /// raft may have it.
-    Step(Message),
+    Step,
     /// It is late, or cannot be served now. It is lost, as messages may be.
     Drop,
 }
@@ -51,14 +51,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Message, Misbehaviour> {
 pub(crate) fn check(
     hearer: &Hearer<'_>,
     from: NodeId,
-    message: Message,
+    message: &Message,
 ) -> Result<Verdict, Misbehaviour> {
     use MessageType as M;
     let kind = M::from_i32(message.msg_type).ok_or(Misbehaviour::Kind)?;
     if message.to != hearer.id.0.get() || message.from != from.0.get() || from == hearer.id {
         return Err(Misbehaviour::Address);
     }
-    numbers(&message)?;
+    numbers(message)?;
     // Neither is ever set by us; each leads raft along a path that nobody else takes.
     if message.request_snapshot != 0 || message.deprecated_priority != 0 || message.priority != 0 {
         return Err(Misbehaviour::Kind);
@@ -86,8 +86,8 @@ pub(crate) fn check(
     let current = message.term == hearer.term;
     let leads = hearer.role == StateRole::Leader;
     match kind {
-        M::MsgAppend => entries(&message)?,
-        M::MsgSnapshot => snapshot(hearer, &message)?,
+        M::MsgAppend => entries(message)?,
+        M::MsgSnapshot => snapshot(hearer, message)?,
         M::MsgHeartbeat => {
             if message.commit > hearer.last && message.term >= hearer.term {
                 return Err(Misbehaviour::Lost {
@@ -130,20 +130,20 @@ pub(crate) fn check(
         }
         M::MsgPropose => {
             answer_of_member()?;
-            proposals(&message)?;
+            proposals(message)?;
             if !leads {
                 return Ok(Verdict::Drop);
             }
         }
         M::MsgReadIndex => {
             answer_of_member()?;
-            question(&message, message.from)?;
+            question(message, message.from)?;
             if !leads || hearer.reads >= READS_MAX {
                 return Ok(Verdict::Drop);
             }
         }
         M::MsgReadIndexResp => {
-            question(&message, hearer.id.0.get())?;
+            question(message, hearer.id.0.get())?;
             if !current || message.from != hearer.leader {
                 return Ok(Verdict::Drop);
             }
@@ -155,7 +155,7 @@ pub(crate) fn check(
         | M::MsgCheckQuorum
         | M::MsgTransferLeader => return Err(Misbehaviour::Kind),
     }
-    Ok(Verdict::Step(message))
+    Ok(Verdict::Step)
 }
 
 fn numbers(message: &Message) -> Result<(), Misbehaviour> {

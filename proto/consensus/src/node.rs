@@ -1,27 +1,26 @@
 //! One node of the log.
 
+mod steps;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use model::{LogIndex, NodeId};
-use prost011::Message as _;
 use raft::eraftpb::{self, MessageType};
 use raft::{Config, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 
-use crate::chance::patience;
 use crate::check::{self, Hearer, Verdict};
 use crate::error::{Error, Misbehaviour, RestoreError};
 use crate::limits::{
-    APPEND_BYTES, APPLY_BYTES, ENTRY_BYTES_MAX, INFLIGHT_MAX, MESSAGE_ENTRIES_MAX, NUMBER_MAX,
+    APPEND_BYTES, APPLY_BYTES, ENTRY_BYTES_MAX, INFLIGHT_MAX, MESSAGE_ENTRIES_MAX,
     UNCOMMITTED_BYTES,
 };
-use crate::log::{Log, conf_state, from_raft};
-use crate::membership::{Change, Membership, Refusal, decode_changes, encode_changes};
-use crate::output::{
-    Entry, EntryKind, HardState, Output, Peer, Progress, Role, SnapshotMeta, Status, Ticket, Write,
-};
+use crate::log::Log;
+use crate::membership::{Change, Membership, Refusal, encode_changes};
+use crate::output::{Entry, Output, Peer, Progress, Role, SnapshotMeta, Status, Ticket};
 use crate::setup::{Restored, Setup};
+use steps::Writing;
 
 /// One node of the log. The crate's manual says how it is driven.
 pub struct Node {
@@ -50,19 +49,6 @@ pub struct Node {
     /// Questions that a majority has answered, by what must be applied first.
     reads: BTreeSet<(u64, u64)>,
     told: (Role, u64, Option<NodeId>),
-}
-
-/// What one step of raft wants to be acknowledged.
-struct Writing {
-    ticket: Ticket,
-    /// raft's number of the step.
-    number: u64,
-    /// Whether anything stands in the way of the messages.
-    must_sync: bool,
-    /// To be sent when it is written.
-    messages: Vec<eraftpb::Message>,
-    /// Decided up to here, according to the write.
-    commit: u64,
 }
 
 impl Node {
@@ -206,7 +192,7 @@ impl Node {
             reads: raft.read_only.pending_read_count(),
             matched: &matched,
         };
-        let verdict = check::check(&hearer, from, message).map_err(blame)?;
+        let verdict = check::check(&hearer, from, &message).map_err(blame)?;
         if self.membership().has(from) {
             self.heard.insert(from, self.ticks);
         }
@@ -215,7 +201,7 @@ impl Node {
             return Ok(false);
         }
         match verdict {
-            Verdict::Step(message) => {
+            Verdict::Step => {
                 // What raft refuses it only does not want: a member that has left, a proposal
                 // that comes too early.
                 let _ = self.raft.step(message);
@@ -502,279 +488,6 @@ impl Node {
             ..eraftpb::Message::default()
         }
     }
-
-    /// After every step: takes from raft what there is, until there is no more.
-    fn settle(&mut self) {
-        loop {
-            let raft = &self.raft.raft;
-            let term = raft.term;
-            let patience = patience(
-                self.seed,
-                self.id.0.get(),
-                term,
-                self.attempts,
-                self.election_ticks,
-            );
-            self.raft.raft.set_randomized_election_timeout(patience);
-            if self.raft.has_ready() {
-                self.take_ready();
-            } else if !self.hand_on() {
-                break;
-            }
-        }
-        self.tell();
-    }
-
-    /// Takes one step's results from raft and gives them back to it at once: what must be
-    /// written is acknowledged later.
-    fn take_ready(&mut self) {
-        let mut ready = self.raft.ready();
-        let number = ready.number();
-        let at_once = ready.take_messages();
-        let after = ready.take_persisted_messages();
-        let committed = ready.take_committed_entries();
-        let reads = ready.take_read_states();
-        let must_sync = ready.must_sync();
-        let entries: Vec<Entry> = ready
-            .take_entries()
-            .into_iter()
-            .filter_map(from_raft)
-            .collect();
-        let snapshot = (!ready.snapshot().is_empty())
-            .then(|| snapshot_meta(ready.snapshot()))
-            .flatten();
-        let hard_state = ready.hs().map(|hs| HardState {
-            term: hs.term,
-            vote: node_id(hs.vote),
-            commit: LogIndex(hs.commit),
-        });
-
-        // raft reads its log as soon as it has the step back.
-        let log = self.raft.mut_store();
-        if let Some(snapshot) = &snapshot {
-            log.reset(snapshot);
-        }
-        log.append(&entries);
-        if let Some(hard_state) = hard_state {
-            log.set_hard_state(hard_state);
-        }
-        let commit = log.hard_state().commit.0;
-        self.raft.advance_append_async(ready);
-
-        // The state that a snapshot message needs is the one before what this step decides.
-        for message in at_once {
-            self.send(message);
-        }
-        if let Some(snapshot) = &snapshot {
-            self.decided.clear();
-            self.restoring = Some(snapshot.clone());
-        }
-        let write = Write {
-            snapshot,
-            entries,
-            hard_state,
-            must_sync,
-        };
-        if write.hard_state.is_some() || must_sync {
-            self.write(write, number, after, commit);
-        } else {
-            // Nothing to write: it waits for what was before it, if anything.
-            let ticket = Ticket(self.tickets);
-            self.enqueue(ticket, number, false, after, commit);
-        }
-        self.decided
-            .extend(committed.into_iter().filter_map(|entry| {
-                // The log's own copy, which shares its bytes.
-                let own = self.raft.store().get(entry.index);
-                own.cloned().or_else(|| from_raft(entry))
-            }));
-        for read in reads {
-            if let Some((_, life, ctx)) = check::read_context(&read.request_ctx)
-                && life == self.seed
-            {
-                self.reads.insert((read.index, ctx));
-            }
-        }
-    }
-
-    fn write(&mut self, write: Write, number: u64, after: Vec<eraftpb::Message>, commit: u64) {
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let must_sync = write.must_sync;
-        self.outputs.push_back(Output::Persist { ticket, write });
-        self.enqueue(ticket, number, must_sync, after, commit);
-    }
-
-    fn enqueue(
-        &mut self,
-        ticket: Ticket,
-        number: u64,
-        must_sync: bool,
-        messages: Vec<eraftpb::Message>,
-        commit: u64,
-    ) {
-        if self.writing.is_empty() && !must_sync {
-            self.raft.on_persist_ready(number);
-            for message in messages {
-                self.send(message);
-            }
-            return;
-        }
-        self.writing.push_back(Writing {
-            ticket,
-            number,
-            must_sync,
-            messages,
-            commit,
-        });
-    }
-
-    /// Hands on what is decided, up to a change of the membership. Says whether raft may
-    /// have more to say.
-    fn hand_on(&mut self) -> bool {
-        if self.restoring.is_some() {
-            return false;
-        }
-        let mut applied = None;
-        let mut changed = false;
-        while let Some(entry) = self.decided.front() {
-            let (index, term) = (entry.index, entry.term);
-            if entry.kind == EntryKind::Membership {
-                if self.durable_commit < index.0 {
-                    self.remember_commit(index.0);
-                    break;
-                }
-                changed = true;
-            }
-            let Some(entry) = self.decided.pop_front() else {
-                break;
-            };
-            applied = Some(index.0);
-            self.raft.mut_store().apply(index, term);
-            let output = match entry.kind {
-                EntryKind::Command if entry.data.is_empty() => Output::Skip { index, term },
-                EntryKind::Command => Output::Apply {
-                    index,
-                    term,
-                    data: entry.data,
-                },
-                EntryKind::Membership => self.change(index, term, &entry.data),
-            };
-            self.outputs.push_back(output);
-            if changed {
-                break;
-            }
-        }
-        if let Some(applied) = applied {
-            self.raft.advance_apply_to(applied);
-        }
-        self.answer_reads();
-        changed
-    }
-
-    /// A membership that took effect must be in effect again after a restart, before this
-    /// node takes part in anything: raft's memberships take effect when they are applied,
-    /// and only neighbouring ones have a majority in common. What is applied after a restart
-    /// is what is known to be decided, so that is written first.
-    fn remember_commit(&mut self, index: u64) {
-        let hard_state = self.raft.store().hard_state();
-        if self
-            .writing
-            .iter()
-            .any(|one| one.must_sync && one.commit >= index)
-        {
-            return;
-        }
-        self.tickets += 1;
-        let ticket = Ticket(self.tickets);
-        let write = Write {
-            hard_state: Some(hard_state),
-            must_sync: true,
-            ..Write::default()
-        };
-        self.outputs.push_back(Output::Persist { ticket, write });
-        let number = self.writing.back().map_or(0, |last| last.number);
-        self.writing.push_back(Writing {
-            ticket,
-            number,
-            must_sync: true,
-            messages: Vec::new(),
-            commit: hard_state.commit.0,
-        });
-    }
-
-    fn change(&mut self, index: LogIndex, term: u64, data: &[u8]) -> Output {
-        let change = eraftpb::ConfChangeV2::decode(data).unwrap_or_default();
-        let mut membership = self.membership().clone();
-        // A newcomer is written to at once, but the state that it needs includes it.
-        self.raft.mut_store().withhold_snapshot(true);
-        let state = self.raft.apply_conf_change(&change);
-        self.raft.mut_store().withhold_snapshot(false);
-        // What raft refuses it refuses everywhere, since all have applied the same.
-        if let Ok(state) = state {
-            let nodes = |ids: &[u64]| ids.iter().copied().filter_map(node_id).collect();
-            membership.voters = nodes(&state.voters);
-            membership.learners = nodes(&state.learners);
-            membership.outgoing = nodes(&state.voters_outgoing);
-            membership.learners_next = nodes(&state.learners_next);
-            membership.auto_leave = state.auto_leave;
-            membership.note(&decode_changes(&change.context).unwrap_or_default());
-            membership.settle();
-            self.heard.retain(|id, _| membership.has(*id));
-            debug_assert_eq!(conf_state(&membership).voters.len(), state.voters.len());
-            self.raft.mut_store().set_membership(membership.clone());
-        }
-        Output::Membership {
-            index,
-            term,
-            membership,
-        }
-    }
-
-    fn answer_reads(&mut self) {
-        let applied = self.applied().index.0;
-        while let Some((index, ctx)) = self.reads.first().copied() {
-            if index > applied {
-                break;
-            }
-            self.reads.pop_first();
-            let index = LogIndex(index);
-            self.outputs.push_back(Output::ReadReady { ctx, index });
-        }
-    }
-
-    fn send(&mut self, message: eraftpb::Message) {
-        let Some(to) = node_id(message.to) else {
-            return;
-        };
-        let bytes = Bytes::from(message.encode_to_vec());
-        if message.msg_type != i32::from(MessageType::MsgSnapshot) {
-            self.outputs.push_back(Output::Send { to, message: bytes });
-            return;
-        }
-        let snapshot = message.snapshot.and_then(|snapshot| snapshot.metadata);
-        let index = LogIndex(snapshot.map_or(0, |meta| meta.index));
-        if index == self.applied().index {
-            self.outputs.push_back(Output::SendSnapshot {
-                to,
-                message: bytes,
-                index,
-            });
-        } else {
-            // It waited while the state went on, because this node led no more.
-            self.raft
-                .report_snapshot(to.0.get(), SnapshotStatus::Failure);
-        }
-    }
-
-    fn tell(&mut self) {
-        let role = self.role();
-        if role != self.told {
-            self.told = role;
-            let (role, term, leader) = role;
-            self.outputs.push_back(Output::Role { role, term, leader });
-        }
-    }
 }
 
 impl std::fmt::Debug for Node {
@@ -792,14 +505,4 @@ impl std::fmt::Debug for Node {
 
 fn node_id(id: u64) -> Option<NodeId> {
     std::num::NonZeroU64::new(id).map(NodeId)
-}
-
-fn snapshot_meta(snapshot: &eraftpb::Snapshot) -> Option<SnapshotMeta> {
-    let membership = check::snapshot_membership(snapshot)?;
-    let meta = snapshot.metadata.as_ref()?;
-    Some(SnapshotMeta {
-        index: LogIndex(meta.index.min(NUMBER_MAX)),
-        term: meta.term,
-        membership,
-    })
 }

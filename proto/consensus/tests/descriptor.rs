@@ -1,4 +1,5 @@
 //! The checked-in descriptors are those of the file that raft-proto brings.
+#![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
 use std::path::{Path, PathBuf};
 
