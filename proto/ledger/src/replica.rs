@@ -15,7 +15,9 @@
 //!   message to all is answered by itself.
 //! * An update without a status that tells how a slot stands which the client asked to
 //!   change means that the change was not made. Until it is answered the client is not told
-//!   of others' changes of that slot; the answer says how it stands.
+//!   of others' changes of that slot, nor a version that includes them; the answer says how
+//!   it stands.
+//! * What became of a client's requests about one object is told in their order.
 //! * `Unavailable` means that no origin was ever given the request. `Undecided` means that
 //!   one was: the edge uses up the request's number, so that it is decided once and for
 //!   all, and if it was made the client sees it as a change like another's.
@@ -411,7 +413,10 @@ impl Replica {
         }
         let object = self.objects.get(key);
         let kind = object.map_or(ObjectKind::Temporary, |object| object.kind);
-        let version = object.map_or(Version(0), Object::version);
+        let version = object.map_or(Version(0), |object| match to {
+            Recipients::One(who) => object.version_for(who),
+            Recipients::Many { .. } => object.version(),
+        });
         self.tell_as(to, key, kind, version, events);
     }
 

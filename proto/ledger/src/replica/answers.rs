@@ -8,7 +8,7 @@ use model::{ObjectKey, SessionId};
 
 use super::interface::{CallResult, Misbehaviour, Output, Recipients, SubscriberId};
 use super::object::{Held, Object};
-use super::session::{Gap, What};
+use super::session::{Gap, Session, What};
 use super::timers::Timer;
 use super::{Replica, events, limits};
 use crate::command::Request;
@@ -33,6 +33,12 @@ impl Replica {
             }
             return Ok(());
         }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Ok(());
+        };
+        let Some(answer) = session.hold(seq, answer) else {
+            return Ok(());
+        };
         let Some((who, what)) = self.take(id, seq, now) else {
             return Ok(());
         };
@@ -82,7 +88,19 @@ impl Replica {
         }
         self.pump(id, now);
         self.finish_if_drained(id, now);
-        Ok(())
+        self.answer_those_behind(id, now)
+    }
+
+    /// Tells what became of requests whose answers came too early.
+    pub(super) fn answer_those_behind(
+        &mut self,
+        id: SessionId,
+        now: Instant,
+    ) -> Result<(), Misbehaviour> {
+        match self.sessions.get_mut(&id).and_then(Session::next_early) {
+            Some((seq, answer)) => self.answered(id, seq, answer, now),
+            None => Ok(()),
+        }
     }
 
     /// A message was told to all, the sender among them. That is its answer.
@@ -97,7 +115,7 @@ impl Replica {
             self.take(id, seq, now);
             self.pump(id, now);
             self.finish_if_drained(id, now);
-            return Ok(());
+            return self.answer_those_behind(id, now);
         }
         self.answered(id, seq, answer, now)
     }
@@ -200,10 +218,7 @@ impl Replica {
         let status = match answer {
             // It was applied while the edge was not attached, so nobody here has seen it.
             Answer::Done => {
-                let everybody = self.everybody(key, None);
-                if everybody.iter().next().is_some() {
-                    self.tell(everybody, key, vec![ObjectEvent::Send(payload)]);
-                }
+                self.tell_everybody(key, ObjectEvent::Send(payload));
                 return;
             }
             Answer::Full { .. } => ObjectStatus::CreationFailed,

@@ -47,7 +47,7 @@ impl Replica {
                 ObjectAsk::Write(ops) => {
                     let seen = self.objects.get(&key).and_then(|object| {
                         let held = object.told(who)?;
-                        Some((held.epoch, version.min(held.version)))
+                        Some((held.epoch, version.min(object.version_for(who))))
                     });
                     let what = What::Write {
                         key: key.clone(),
@@ -290,8 +290,8 @@ impl Replica {
         let object = self.objects.get(key);
         let kind = object.map_or(kind, |object| object.kind);
         let version = object
-            .and_then(|object| object.told(who))
-            .map_or(Version(0), |held| held.version);
+            .filter(|object| object.told(who).is_some())
+            .map_or(Version(0), |object| object.version_for(who));
         let events = vec![ObjectEvent::Status(status)];
         self.tell_as(Recipients::One(who), key, kind, version, events);
     }
@@ -512,6 +512,8 @@ impl Replica {
             self.refuse(who, what, handed);
         }
         self.pump(id, now);
+        // A client's requests have no wrong answers.
+        let _ = self.answer_those_behind(id, now);
         self.finish_if_drained(id, now);
     }
 

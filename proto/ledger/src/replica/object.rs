@@ -31,8 +31,19 @@ pub(super) struct Object {
     pub(super) uses: VecDeque<Use>,
     /// The slots that somebody here has asked to change and has no answer about, and who.
     writing: BTreeMap<SlotName, BTreeMap<SubscriberId, usize>>,
+    /// Who was not told of changes of slots that it is writing. Until it is told, it must not
+    /// be told a version that includes them: it may come back and say that it has that.
+    lagging: BTreeMap<SubscriberId, Lag>,
     /// `subscribers`, for as long as nobody comes or goes.
     recipients: Option<Arc<[SubscriberId]>>,
+}
+
+/// What a subscriber was not told.
+#[derive(Debug)]
+struct Lag {
+    /// The newest version of which it was told everything.
+    version: Version,
+    slots: BTreeSet<SlotName>,
 }
 
 /// A subscription that waits for an answer.
@@ -59,6 +70,7 @@ impl Object {
             subscribers: BTreeSet::new(),
             uses: VecDeque::new(),
             writing: BTreeMap::new(),
+            lagging: BTreeMap::new(),
             recipients: None,
         }
     }
@@ -74,6 +86,7 @@ impl Object {
     }
 
     pub(super) fn accept(&mut self, subscriber: SubscriberId) {
+        self.lagging.remove(&subscriber);
         if self.subscribers.insert(subscriber) {
             self.recipients = None;
         }
@@ -81,6 +94,7 @@ impl Object {
 
     /// The subscriber is told nothing more.
     pub(super) fn release(&mut self, subscriber: SubscriberId) {
+        self.lagging.remove(&subscriber);
         if self.subscribers.remove(&subscriber) {
             self.recipients = None;
         }
@@ -96,6 +110,44 @@ impl Object {
 
     pub(super) fn version(&self) -> Version {
         self.held.as_ref().map_or(Version(0), |held| held.version)
+    }
+
+    /// The version that a subscriber is told.
+    pub(super) fn version_for(&self, subscriber: SubscriberId) -> Version {
+        match self.lagging.get(&subscriber) {
+            Some(lag) => lag.version,
+            None => self.version(),
+        }
+    }
+
+    /// The subscribers that are told an older version than the others.
+    pub(super) fn lagging(&self) -> impl Iterator<Item = SubscriberId> {
+        self.lagging.keys().copied()
+    }
+
+    /// The subscriber is not told of some of these changes, that come after `before`.
+    pub(super) fn leave_behind(
+        &mut self,
+        subscriber: SubscriberId,
+        before: Version,
+        changes: &[Change],
+    ) {
+        let slots = changes
+            .iter()
+            .map(|(slot, _)| slot)
+            .filter(|slot| self.is_writing(subscriber, slot))
+            .cloned()
+            .collect::<Vec<_>>();
+        let lag = self.lagging.entry(subscriber).or_insert_with(|| Lag {
+            version: before,
+            slots: BTreeSet::new(),
+        });
+        lag.slots.extend(slots);
+    }
+
+    /// Everybody is told everything.
+    pub(super) fn nobody_lags(&mut self) {
+        self.lagging.clear();
     }
 
     /// All subscribers but one.
@@ -138,6 +190,13 @@ impl Object {
             }
             if writers.is_empty() {
                 self.writing.remove(slot);
+            }
+        }
+        // The answer tells of the slots that are not written any more.
+        if let Some(mut lag) = self.lagging.remove(&subscriber) {
+            lag.slots.retain(|slot| self.is_writing(subscriber, slot));
+            if !lag.slots.is_empty() {
+                self.lagging.insert(subscriber, lag);
             }
         }
     }

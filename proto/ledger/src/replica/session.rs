@@ -9,6 +9,7 @@ use model::{Epoch, ObjectKey, Policy, SlotOp, Version};
 use super::interface::{CallId, SubscriberId};
 use super::limits::RETRY_FIRST;
 use crate::command::Request;
+use crate::effect::Answer;
 use crate::limits::WINDOW;
 
 /// One session's requests.
@@ -45,6 +46,8 @@ pub(super) struct Asked {
     pub(super) due: Option<Instant>,
     /// The client has released the object since: what becomes of it is told to nobody.
     pub(super) silent: bool,
+    /// What became of it, when that is known before what became of an earlier one.
+    pub(super) early: Option<Answer>,
     pub(super) trace: Bytes,
 }
 
@@ -178,6 +181,7 @@ impl Session {
             handed: false,
             due,
             silent: false,
+            early: None,
             trace,
         });
         self.next += 1;
@@ -193,6 +197,51 @@ impl Session {
                 asked.silent = true;
             }
         }
+    }
+
+    /// Whether the client waits for an earlier answer about the same object. It is told in
+    /// order what became of its requests; answers come in another order when what asks
+    /// for one again is lost.
+    fn is_behind(&self, asked: &Asked) -> bool {
+        let concerned = |asked: &Asked| match &asked.what {
+            What::Write { key, .. } | What::Send { key, .. } if !asked.silent => Some(key.clone()),
+            What::Write { .. }
+            | What::Send { .. }
+            | What::Lock { .. }
+            | What::Unlock { .. }
+            | What::Void { .. }
+            | What::Edge(_) => None,
+        };
+        concerned(asked).is_some_and(|key| {
+            self.requests
+                .iter()
+                .take_while(|earlier| earlier.seq < asked.seq)
+                .any(|earlier| concerned(earlier).as_ref() == Some(&key))
+        })
+    }
+
+    /// Keeps an answer until the earlier ones are there. Gives it back if they are.
+    pub(super) fn hold(&mut self, seq: u64, answer: Answer) -> Option<Answer> {
+        let is_behind = self.get(seq).is_some_and(|asked| self.is_behind(asked));
+        if !is_behind {
+            return Some(answer);
+        }
+        if let Some(asked) = self.place(seq).and_then(|at| self.requests.get_mut(at)) {
+            asked.early = Some(answer);
+        }
+        None
+    }
+
+    /// A kept answer that need not wait any more.
+    pub(super) fn next_early(&mut self) -> Option<(u64, Answer)> {
+        let first = self
+            .requests
+            .iter()
+            .find(|asked| asked.early.is_some() && !self.is_behind(asked))?
+            .seq;
+        let at = self.place(first)?;
+        let answer = self.requests.get_mut(at)?.early.take()?;
+        Some((first, answer))
     }
 
     /// Who is told what becomes of the request.
@@ -302,6 +351,7 @@ impl Session {
                 handed: false,
                 due: None,
                 silent: false,
+                early: None,
                 trace: Bytes::new(),
             });
         }

@@ -140,12 +140,13 @@ impl Replica {
                 cleared,
                 slots,
             } => {
-                if version > held.version {
+                let before = held.version;
+                if version > before {
                     held.apply(version, cleared, &slots);
                     let requester = answer
                         .as_ref()
                         .and_then(|((session, seq), _)| self.writer(*session, *seq));
-                    self.tell_changes(key, cleared, slots, requester);
+                    self.tell_changes(key, before, cleared, slots, requester);
                 }
                 match answer {
                     Some(((session, seq), answer)) => self.answered(session, seq, answer, now),
@@ -153,8 +154,7 @@ impl Replica {
                 }
             }
             ObjectChange::Send { payload } => {
-                let everybody = self.everybody(key, None);
-                self.tell(everybody, key, vec![ObjectEvent::Send(payload)]);
+                self.tell_everybody(key, ObjectEvent::Send(payload));
                 match answer {
                     Some(((session, seq), answer)) => self.send_decided(session, seq, answer, now),
                     None => Ok(()),
@@ -176,17 +176,30 @@ impl Replica {
         }
     }
 
-    pub(super) fn everybody(
-        &mut self,
-        key: &ObjectKey,
-        except: Option<SubscriberId>,
-    ) -> Recipients {
-        match self.objects.get_mut(key) {
-            Some(object) => object.everybody(except),
-            None => Recipients::Many {
-                subscribers: [].into(),
-                except,
-            },
+    /// Tells all subscribers of what changes nothing.
+    pub(super) fn tell_everybody(&mut self, key: &ObjectKey, event: ObjectEvent) {
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
+        if object.subscribers.is_empty() {
+            return;
+        }
+        let lagging: BTreeSet<SubscriberId> = object.lagging().collect();
+        if lagging.is_empty() {
+            let to = object.everybody(None);
+            self.tell(to, key, vec![event]);
+            return;
+        }
+        let rest = object.subscribers.difference(&lagging).copied();
+        let to = Recipients::Many {
+            subscribers: rest.collect(),
+            except: None,
+        };
+        if to.iter().next().is_some() {
+            self.tell(to, key, vec![event.clone()]);
+        }
+        for who in lagging {
+            self.tell(Recipients::One(who), key, vec![event.clone()]);
         }
     }
 
@@ -194,6 +207,7 @@ impl Replica {
     fn tell_changes(
         &mut self,
         key: &ObjectKey,
+        before: Version,
         cleared: bool,
         slots: Vec<Change>,
         requester: Option<SubscriberId>,
@@ -209,7 +223,12 @@ impl Replica {
         if cleared {
             // Everything is told, so a slot cannot be left out.
             writers.clear();
+            object.nobody_lags();
         }
+        for who in &writers {
+            object.leave_behind(*who, before, &slots);
+        }
+        writers.extend(object.lagging().filter(|who| requester != Some(*who)));
         let mut special = Vec::new();
         for who in &writers {
             let rest: Vec<ObjectEvent> = slots
@@ -255,11 +274,13 @@ impl Replica {
         let Some(held) = object.held.as_mut() else {
             return;
         };
+        let before = held.version;
         match held.catch_up(sync) {
             Transition::Same => {}
-            Transition::Changed(changes) => self.tell_changes(key, false, changes, None),
+            Transition::Changed(changes) => self.tell_changes(key, before, false, changes, None),
             Transition::Reset => {
                 let events = events::reset(held).collect();
+                object.nobody_lags();
                 let to = object.everybody(None);
                 if to.iter().next().is_some() {
                     self.tell(to, key, events);

@@ -67,6 +67,7 @@ impl Judge {
 
     fn told(&mut self, update: &ObjectUpdate, lab: &Lab) {
         let line = text(update);
+        println!("{} < {line}", self.who.id.0);
         assert!(self.asked_use, "{:?}: {line} after a release", self.who);
         assert!(
             update.version >= self.version,
@@ -173,11 +174,13 @@ impl Judge {
         }
     }
 
-    /// What it believes is what the object was in this version.
+    /// What it believes is what the object was in this version. Who is writing may have
+    /// been told more than the version says.
     fn compare(&self, lab: &Lab, line: &str) {
         let believed = self.sure(&self.state);
         let matches = lab.history.iter().any(|((_, _, version), slots)| {
-            *version == self.version && self.sure(slots) == believed
+            (*version == self.version || (*version > self.version && !self.pending.is_empty()))
+                && self.sure(slots) == believed
         });
         assert!(
             matches,
@@ -305,7 +308,6 @@ impl World {
         } else if what < 98 {
             judge.asked_use = false;
             judge.using = false;
-            judge.state.clear();
             judge.pending.clear();
             asks.push(ObjectAsk::Release);
         } else {
@@ -318,6 +320,7 @@ impl World {
             return;
         }
         let (who, policy) = (judge.who, judge.policy);
+        println!("{} > v{version} {asks:?}", who.id.0);
         self.lab.ask_as(who, version, Access::FULL, policy, asks);
     }
 
