@@ -4,6 +4,7 @@
 //! * [`lab`]: starts clusters of the real binaries, drives foreign programs, speaks raw
 //!   RTMP, waits for states.
 //! * [`fixture`]: the streams that are published.
+//! * [`judge`]: whether what clients saw of shared objects is what one object would show.
 //! * [`sim`]: the machines of origins and edges in one thread, with everything else made
 //!   from a seed.
 //! * `tests/architecture.rs`: the arrows between the crates and other habits that a
@@ -23,5 +24,6 @@
 )]
 
 pub mod fixture;
+pub mod judge;
 pub mod lab;
 pub mod sim;
