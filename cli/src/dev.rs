@@ -3,16 +3,20 @@
 //! The origins and edges are the real ones, joined by the real gRPC services over
 //! in-process pipes instead of TCP; there is no second code path.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use edge::{Edge, Origins};
+use model::NodeId;
 use node::link::Listener;
 use node::process::{Failure, Identity};
 use node::shutdown::Drain;
-use origin::Origin;
+use origin::log::Folder;
+use origin::{Origin, Parts};
 use tokio::task::JoinSet;
 
 /// A cluster for trying things out.
@@ -37,7 +41,8 @@ pub(crate) struct Flags {
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
     /// Where the RTMPS certificate is kept (cert.pem, key.pem), so that a client that
-    /// trusts it once trusts it again. Without it every run makes a new one.
+    /// trusts it once trusts it again, and the replicated log of each origin. Without it every
+    /// run makes a new certificate and begins with an empty log.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// How long media may wait so that more of it leaves in one system call, ms.
@@ -78,14 +83,32 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
     let mut origins = JoinSet::new();
     // The edges leave first: their streams need the origins until then.
     let leave = Drain::new();
+    let scratch = tempfile::tempdir()?;
+    let logs = flags.data.as_deref().unwrap_or(scratch.path());
+    let mut pipes = Vec::new();
     for index in 0..flags.origins {
+        let (address, listener) = node::link::duplex(&format!("origin-{index}"));
+        pipes.push((address, listener));
+    }
+    let founders: BTreeMap<_, _> = std::iter::successors(Some(NonZeroU64::MIN), |number| {
+        number.checked_add(1)
+    })
+    .map(NodeId)
+    .zip(pipes.iter().map(|(address, _)| address.clone()))
+    .collect();
+    for (index, (address, listener)) in pipes.into_iter().enumerate() {
         let id = format!("origin-{index}");
-        let (address, listener) = node::link::duplex(id.as_str());
+        let parts = Parts {
+            listener: Listener::duplex(listener),
+            founders: founders.clone(),
+            join: Vec::new(),
+            disk: Box::new(Folder::open(&logs.join(&id))?),
+        };
         let config = origin::Config {
             id,
             ..origin::Config::default()
         };
-        let origin = Origin::build_on(config, Listener::duplex(listener))?;
+        let origin = Origin::compose(config, parts)?;
         entries.push(address.into());
         origins.spawn(origin.run(leave.clone()));
     }

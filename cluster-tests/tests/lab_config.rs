@@ -25,6 +25,8 @@ struct Run {
     args: Vec<String>,
     environment: Vec<(&'static str, &'static str)>,
     file: Option<tempfile::NamedTempFile>,
+    /// An origin's data.
+    _folder: Option<tempfile::TempDir>,
 }
 
 impl Run {
@@ -34,10 +36,15 @@ impl Run {
             args.extend(["--origins", "127.0.0.1:9", "--rtmp", "127.0.0.1:0"].map(str::to_owned));
         }
         args.extend(["--http", "127.0.0.1:0"].map(str::to_owned));
+        let folder = (role == "origin").then(|| tempfile::tempdir().unwrap());
+        if let Some(folder) = &folder {
+            args.extend(["--data".to_owned(), folder.path().display().to_string()]);
+        }
         Self {
             args,
             environment: Vec::new(),
             file: None,
+            _folder: folder,
         }
     }
 
@@ -139,12 +146,15 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
         .file(file)
         .start()
         .listening("from-file", "grpc");
-    let run = Run::of("origin")
-        .with(&["--listen", "127.0.0.1:0"])
-        .file(file);
-    let run = run.variable("SELVAGE_ID", "from-environment");
-    run.start().listening("from-environment", "grpc");
-    run.with(&["--id", "from-flag"])
+    let run = || {
+        Run::of("origin")
+            .with(&["--listen", "127.0.0.1:0"])
+            .file(file)
+            .variable("SELVAGE_ID", "from-environment")
+    };
+    run().start().listening("from-environment", "grpc");
+    run()
+        .with(&["--id", "from-flag"])
         .start()
         .listening("from-flag", "grpc");
 }

@@ -1,7 +1,11 @@
 //! A cluster of real processes with ports of the system's choosing.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
+use tempfile::TempDir;
+
+use super::http;
 use super::process::Process;
 use super::until::{SOON, until};
 
@@ -25,6 +29,15 @@ pub struct Node {
     pub addr: SocketAddr,
     /// Where health and metrics are asked for.
     pub http: SocketAddr,
+    /// How an origin is started again.
+    again: Option<Again>,
+}
+
+#[derive(Clone, Debug)]
+struct Again {
+    args: Vec<String>,
+    /// Holds its data; goes with the last who knows it.
+    folder: Arc<TempDir>,
 }
 
 impl Cluster {
@@ -43,11 +56,19 @@ impl Cluster {
     /// When one does not start.
     #[track_caller]
     pub fn start_with(origins: usize, edges: usize, edge_args: &[&str]) -> Self {
-        let origins: Vec<Node> = (0..origins).map(Node::origin).collect();
+        let addrs = free_addrs(origins);
+        let origins: Vec<Node> = (0..origins)
+            .map(|number| Node::origin_of(number, &addrs))
+            .collect();
         let known: Vec<SocketAddr> = origins.iter().map(|origin| origin.addr).collect();
         let edges: Vec<Node> = (0..edges)
             .map(|number| Node::edge(number, &known, edge_args))
             .collect();
+        for origin in &origins {
+            until("every origin knows a leader", SOON, || {
+                http::get(origin.http, "/readyz").is_ok_and(|(status, _)| status == 200)
+            });
+        }
         for edge in &edges {
             until("every edge has a link to every origin", SOON, || {
                 edge.links() == known.len()
@@ -63,23 +84,98 @@ impl Cluster {
 }
 
 impl Node {
-    /// An origin on a port of the system's choosing.
+    /// An origin by itself on a port of the system's choosing.
     ///
     /// # Panics
     /// When it does not start.
     #[track_caller]
     pub fn origin(number: usize) -> Self {
+        Self::origin_at(number, "127.0.0.1:0", &[])
+    }
+
+    /// One of the origins that found a cluster at these addresses.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn origin_of(number: usize, addrs: &[SocketAddr]) -> Self {
+        if addrs.len() == 1 {
+            return Self::origin(number);
+        }
+        let peers: Vec<_> = addrs
+            .iter()
+            .zip(1..)
+            .map(|(addr, node)| format!("{node}={addr}"))
+            .collect();
+        let more = ["--peers".to_owned(), peers.join(",")];
+        Self::origin_at(number, &addrs[number].to_string(), &more)
+    }
+
+    /// An origin that joins the cluster of those at these addresses.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn joining(number: usize, addrs: &[SocketAddr]) -> Self {
+        let known: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
+        let more = ["--join".to_owned(), known.join(",")];
+        Self::origin_at(number, "127.0.0.1:0", &more)
+    }
+
+    #[track_caller]
+    fn origin_at(number: usize, listen: &str, more: &[String]) -> Self {
         let id = format!("origin-{number}");
-        let args = [
-            "origin",
-            "--id",
-            &id,
-            "--listen",
-            "127.0.0.1:0",
-            "--http",
-            "127.0.0.1:0",
-        ];
-        Self::start(&id, "grpc", &args)
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = folder.path().join("data").display().to_string();
+        let mut args: Vec<String> = ["origin", "--id", &id, "--data", &data]
+            .into_iter()
+            .chain(["--http", "127.0.0.1:0"])
+            .map(str::to_owned)
+            .collect();
+        args.extend_from_slice(more);
+        let mut first = args.clone();
+        first.extend(["--listen".to_owned(), listen.to_owned()]);
+        let mut node = Self::start(&id, "grpc", &first);
+        args.extend(["--listen".to_owned(), node.addr.to_string()]);
+        node.again = Some(Again {
+            args,
+            folder: Arc::new(folder),
+        });
+        node
+    }
+
+    /// Ends an origin at once, and starts it again with the data it had, where it was.
+    ///
+    /// # Panics
+    /// When it does not start, or is no origin.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.start_again();
+    }
+
+    /// Starts an origin that has ended again with the data it had, where it was.
+    ///
+    /// # Panics
+    /// When it does not start, or is no origin.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let again = self.again.clone().expect("an origin");
+        let args: Vec<&str> = again.args.iter().map(String::as_str).collect();
+        *self = Self {
+            again: Some(again.clone()),
+            ..Self::start(&self.id.clone(), "grpc", &args)
+        };
+    }
+
+    /// Takes an origin's data away, as a disk does that is replaced. It must have ended.
+    ///
+    /// # Panics
+    /// When it is no origin, or there is nothing.
+    #[track_caller]
+    pub fn lose_data(&self) {
+        let again = self.again.as_ref().expect("an origin");
+        std::fs::remove_dir_all(again.folder.path().join("data")).expect("the data");
     }
 
     /// An edge that knows these origins, on a port of the system's choosing.
@@ -118,8 +214,20 @@ impl Node {
             process,
             addr,
             http,
+            again: None,
         }
     }
+}
+
+/// Addresses that nobody listened on a moment ago: founders must be told of each other before
+/// they start.
+fn free_addrs(count: usize) -> Vec<SocketAddr> {
+    let held: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+        .collect();
+    held.iter()
+        .map(|listener| listener.local_addr().expect("it has an address"))
+        .collect()
 }
 
 /// `selvage dev`: the whole cluster in one process.

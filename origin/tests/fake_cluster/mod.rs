@@ -154,7 +154,10 @@ impl Cluster {
     pub(crate) async fn leader(&self) -> usize {
         self.until(|statuses| {
             let leader = statuses.iter().flatten().next()?.leader;
-            let agreed = statuses.iter().flatten().all(|status| status.leader == leader);
+            let agreed = statuses
+                .iter()
+                .flatten()
+                .all(|status| status.leader == leader);
             let is_leader = |status: &Option<ClusterStatus>| {
                 status.as_ref().is_some_and(|status| status.node == leader)
             };
@@ -166,7 +169,10 @@ impl Cluster {
     pub(crate) async fn until_voters(&self, count: usize) {
         self.until(|statuses| {
             let voters = |status: &ClusterStatus| status.members.iter().filter(|m| m.voter).count();
-            let all = statuses.iter().flatten().all(|status| voters(status) == count);
+            let all = statuses
+                .iter()
+                .flatten()
+                .all(|status| voters(status) == count);
             all.then_some(())
         })
         .await;
@@ -178,7 +184,8 @@ impl Cluster {
         self.until(|statuses| {
             let mut all = statuses.iter().flatten();
             let first = all.next()?;
-            let same = all.all(|status| (status.applied, &status.digest) == (first.applied, &first.digest));
+            let same = all
+                .all(|status| (status.applied, &status.digest) == (first.applied, &first.digest));
             (same && statuses.iter().flatten().count() == running).then_some(())
         })
         .await;
@@ -319,7 +326,12 @@ impl Attached {
                         return found;
                     }
                 }
-                let batch = self.from.message().await.unwrap().expect("the stream goes on");
+                let batch = self
+                    .from
+                    .message()
+                    .await
+                    .unwrap()
+                    .expect("the stream goes on");
                 for message in batch.messages {
                     self.ahead.push_back(ToEdge::decode(message).unwrap());
                 }
@@ -353,7 +365,9 @@ fn address(addr: SocketAddr) -> Address {
 }
 
 async fn listen(port: u16) -> Listener {
-    Listener::tcp((Ipv4Addr::LOCALHOST, port).into()).await.unwrap()
+    Listener::tcp((Ipv4Addr::LOCALHOST, port).into())
+        .await
+        .unwrap()
 }
 
 async fn breathe() {
@@ -361,5 +375,7 @@ async fn breathe() {
 }
 
 async fn within<F: Future>(what: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, what).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it takes too long")
 }
