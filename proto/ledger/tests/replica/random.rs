@@ -69,6 +69,12 @@ impl Judge {
         let line = text(update);
         println!("{} < {line}", self.who.id.0);
         assert!(self.asked_use, "{:?}: {line} after a release", self.who);
+        let failed = ObjectEvent::Status(ObjectStatus::CreationFailed);
+        if !self.using && update.events == [failed] {
+            // The subscription took too long.
+            self.asked_use = false;
+            return;
+        }
         assert!(
             update.version >= self.version,
             "{:?}: {line} after {}",
@@ -453,7 +459,7 @@ impl World {
 #[test]
 fn every_client_sees_one_history_and_gets_every_answer() {
     let (mut answers, mut accepted, mut undecided, mut refused) = (0, 0, 0, 0);
-    for seed in 0..40 {
+    for seed in 0..20 {
         println!("seed {seed}");
         let mut world = World::new(seed);
         for _ in 0..3000 {
