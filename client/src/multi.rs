@@ -238,7 +238,7 @@ impl MultiConnection {
     pub async fn connect<S: AsRef<str>>(&self, urls: &[S]) -> Result<(), Error> {
         let targets: Vec<Target> = urls
             .iter()
-            .map(|url| url.as_ref().parse())
+            .map(|url| Target::connection(url.as_ref()))
             .collect::<Result<_, _>>()?;
         self.connect_to(targets).await
     }

@@ -103,6 +103,20 @@ impl Target {
         self
     }
 
+    /// Reads the address of a connection, `rtmp://host[:port]/app[/instance]`: all of its path
+    /// is the application.
+    ///
+    /// # Errors
+    /// As for any address.
+    pub fn connection(url: &str) -> Result<Self, UrlError> {
+        let mut target: Self = url.parse()?;
+        let stream = std::mem::take(&mut target.stream);
+        if !stream.is_empty() {
+            target.app = format!("{}/{stream}", target.app);
+        }
+        Ok(target)
+    }
+
     /// `tcUrl`: the address up to the application.
     #[must_use]
     pub fn tc_url(&self) -> String {
@@ -281,6 +295,14 @@ mod tests {
             parts("rtmp://h/a/b/c/d?k=v#e/f"),
             is("h", 1935, "a/b/c/d?k=v", "e/f")
         );
+    }
+
+    #[test]
+    fn an_address_without_a_stream_is_all_application() {
+        let app = |url| Target::connection(url).unwrap().app;
+        assert_eq!(app("rtmp://h/chat"), "chat");
+        assert_eq!(app("rtmp://h/chat/room1"), "chat/room1");
+        assert_eq!(app("rtmp://h/chat/room1/a?k=v"), "chat/room1/a?k=v");
     }
 
     #[test]

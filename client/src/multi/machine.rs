@@ -19,12 +19,13 @@
 mod requests;
 #[cfg(test)]
 mod tests;
+mod word;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::object::{ObjectAsk, ObjectEvent, ObjectStatus, ObjectUpdate};
+use model::object::{ObjectAsk, ObjectEvent, ObjectUpdate};
 use model::{ObjectKind, ObjectName, SlotName, SlotValue, Version};
 
 use self::requests::Requests;
@@ -34,127 +35,8 @@ use super::limits::{
 };
 use super::mirror::{Folded, Mirror};
 
-/// Names a set or a send of the program until it is settled.
-pub(super) type Ticket = u64;
-
-/// How many servers must be there for the setup to succeed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Need {
-    /// All, in time; otherwise the facade is closed again. As the original does.
-    #[default]
-    All,
-    /// One. The others are dialled until they are there.
-    One,
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Output {
-    /// Connect to the server; [`Machine::up`] or [`Machine::down`] answers.
-    Dial(usize),
-    /// Give the server's connection up, or the attempt to make one.
-    HangUp(usize),
-    /// Ask the server for a sign of life.
-    Ping(usize),
-    /// Tell the server which number the next request has; [`Machine::resumed`] answers.
-    Resume { server: usize, next: u64 },
-    /// Ask the server for something about an object.
-    Ask {
-        server: usize,
-        object: ObjectName,
-        kind: ObjectKind,
-        version: Version,
-        ask: ObjectAsk,
-    },
-    /// Tell the program.
-    Tell(Told),
-    /// A set or a send is settled.
-    Settle(Ticket, Settled),
-}
-
-/// What the program is told.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Told {
-    Setup {
-        complete: bool,
-    },
-    Server {
-        server: usize,
-        state: ServerState,
-    },
-    Sync {
-        object: ObjectName,
-        version: Version,
-        steps: Vec<Step>,
-    },
-    Send {
-        object: ObjectName,
-        payload: Bytes,
-    },
-    Status {
-        object: ObjectName,
-        server: usize,
-        status: ObjectStatus,
-    },
-}
-
-/// How a server stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerState {
-    /// It is being connected to.
-    Dialling,
-    /// It is connected and stands by.
-    Standby,
-    /// Writes go through it, and what is told comes from it.
-    Primary,
-    /// There is no connection to it, and why; it is dialled again after a pause.
-    Lost(String),
-    /// It is connected and does not continue numbered requests: what was under way when
-    /// another server was lost may be applied twice.
-    Unnumbered(String),
-    /// It is closed.
-    Closed,
-}
-
-/// One change of a sync event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
-    pub(super) code: StepCode,
-    pub(super) slot: Option<SlotName>,
-    pub(super) value: Option<SlotValue>,
-    pub(super) old: Option<SlotValue>,
-}
-
-/// What a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StepCode {
-    Clear,
-    Success,
-    Reject,
-    Change,
-    Delete,
-}
-
-/// How a set or a send ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
-    /// It is made; the object's version after it.
-    Success(Version),
-    /// Somebody else was first; what the slot has.
-    Reject(Option<SlotValue>),
-    /// The server refused it with this status; it is not made, unless that is `Undecided`.
-    Refused(ObjectStatus),
-    /// Nobody answered in time. If it is made nevertheless, it comes as a change.
-    Undecided,
-    /// It was never asked for, because no server could be reached.
-    Unreachable,
-    /// Another set of the slot by this program took its place before it was asked for.
-    Replaced,
-}
-
-/// Too much waits already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full;
+pub(super) use self::word::{Full, Output, Settled, Step, StepCode, Ticket, Told};
+pub use self::word::{Need, ServerState};
 
 /// The machine.
 #[derive(Debug)]
