@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use fabric::limits::{LEDGER_BATCH_BYTES, LEDGER_MESSAGES_MAX};
 use fabric::v1::{self, shared_client::SharedClient};
 use node::link::{Address, Settings};
 use node::process::{Failure, chain};
@@ -33,9 +34,6 @@ const OUT_QUEUE: usize = 4;
 
 /// gRPC messages that were read and are not yet looked at.
 const IN_QUEUE: usize = 4;
-
-/// Bytes of one gRPC message above which another is begun.
-const MESSAGE_BYTES: usize = 256 * 1024;
 
 /// What becomes of the way.
 #[derive(Debug)]
@@ -189,10 +187,11 @@ impl Attach {
             let mut bytes = 0;
             let count = ready
                 .iter()
+                .take(LEDGER_MESSAGES_MAX)
                 .take_while(|message| {
                     let before = bytes;
                     bytes += message.len();
-                    before == 0 || bytes <= MESSAGE_BYTES
+                    before == 0 || bytes <= LEDGER_BATCH_BYTES
                 })
                 .count();
             let messages = ready.drain(..count).collect();
