@@ -51,6 +51,12 @@ pub(crate) enum Failure {
     /// The connection or the server.
     #[error(transparent)]
     Client(#[from] client::Error),
+    /// No connection came about.
+    #[error("no connection: {0}")]
+    NoConnection(String),
+    /// The server refused what was asked of it, or does not have it.
+    #[error("{0}")]
+    Refused(String),
     /// Nothing ever came of the stream.
     #[error("nothing came of the stream within {0} s")]
     NoStream(f64),
@@ -64,7 +70,8 @@ impl Failure {
         match self {
             Self::File { .. } | Self::Flv { .. } | Self::Here { .. } => 1,
             Self::Usage(_) => USAGE,
-            Self::NoStream(_) => 4,
+            Self::NoConnection(_) => 3,
+            Self::NoStream(_) | Self::Refused(_) => 4,
             Self::Ended(_) => 5,
             Self::Client(error) => match error.blame() {
                 Blame::Caller if matches!(error, client::Error::Url(_)) => USAGE,
@@ -152,6 +159,8 @@ mod tests {
                 3,
             ),
             (Failure::Client(refused()), 4),
+            (Failure::NoConnection("x".into()), 3),
+            (Failure::Refused("x".into()), 4),
             (Failure::NoStream(1.0), 4),
             (Failure::Client(client::Error::Disconnected), 5),
             (Failure::Ended("x".into()), 5),

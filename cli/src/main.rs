@@ -1,6 +1,7 @@
 //! The `selvage` command.
 
 mod bench;
+mod cluster;
 mod dev;
 mod exit;
 mod pace;
@@ -8,6 +9,7 @@ mod play;
 mod progress;
 mod publish;
 mod remote;
+mod so;
 
 use std::process::ExitCode;
 
@@ -29,8 +31,14 @@ enum Command {
     Origin(origin::Flags),
     /// Run one edge.
     Edge(edge::Flags),
+    /// Look at a cluster of origins, or change it.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     Publish(publish::Flags),
     Play(play::Flags),
+    /// Watch, read and write shared objects.
+    #[command(subcommand)]
+    So(so::Command),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -45,8 +53,10 @@ fn main() -> ExitCode {
         Command::Dev(flags) => dev::main(&flags),
         Command::Origin(flags) => origin::main(&flags),
         Command::Edge(flags) => edge::main(&flags),
+        Command::Cluster(command) => cluster::main(&command),
         Command::Publish(flags) => publish::main(&flags),
         Command::Play(flags) => play::main(&flags),
+        Command::So(command) => so::main(&command),
         Command::Bench(command) => bench::main(&command),
     }
 }
