@@ -221,7 +221,7 @@ impl Driver {
                 })),
                 // The log keeps what its older state needs, which is more.
                 Output::Compacted { .. } => {}
-                Output::ToEdge { attach, message } => self.to_edge(attach, message),
+                Output::ToEdge { attach, message } => self.tell_edge(attach, message),
                 Output::RefuseEdge { attach, why } => {
                     tracing::info!(attach = attach.0, ?why, "edge detached");
                     if let Some(queue) = self.edges.remove(&attach) {
@@ -257,7 +257,7 @@ impl Driver {
         }
     }
 
-    fn to_edge(&mut self, attach: AttachId, message: Bytes) {
+    fn tell_edge(&mut self, attach: AttachId, message: Bytes) {
         let Some(queue) = self.edges.get(&attach) else {
             return;
         };

@@ -71,9 +71,9 @@ pub(super) fn founding(restored: &Restored) -> log::Write {
 pub(super) fn restored(recovered: Recovered) -> Option<Restored> {
     let entries = recovered.entries.into_iter().map(|entry| {
         let mut data = entry.payload;
-        let kind = match data.first()? {
-            &COMMAND => EntryKind::Command,
-            &MEMBERSHIP => EntryKind::Membership,
+        let kind = match *data.first()? {
+            COMMAND => EntryKind::Command,
+            MEMBERSHIP => EntryKind::Membership,
             _ => return None,
         };
         let data = data.split_off(1);
