@@ -1,5 +1,11 @@
 //! Three origins in this process, on disks in memory that forget what was not synced, and
 //! edges that speak the wire.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking, in their helpers too"
+)]
 
 mod fake_cluster;
 

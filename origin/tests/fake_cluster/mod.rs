@@ -28,11 +28,13 @@ use tonic::transport::Channel;
 /// Nothing here takes this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+type Running = (JoinHandle<Result<(), RunError>>, Drain);
+
 pub(crate) struct Cluster {
     pub(crate) disks: Vec<Ram>,
     addresses: Vec<SocketAddr>,
     founders: BTreeMap<NodeId, Address>,
-    running: Vec<Option<(JoinHandle<Result<(), RunError>>, Drain)>>,
+    running: Vec<Option<Running>>,
     change: fn(&mut Config),
 }
 
@@ -53,7 +55,7 @@ impl Cluster {
             .map(|(addr, number)| (node_id(number), address(*addr)))
             .collect();
         let mut cluster = Self {
-            disks: vec![Ram::new(); 0],
+            disks: Vec::new(),
             addresses,
             founders,
             running: Vec::new(),
