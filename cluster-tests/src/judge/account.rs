@@ -332,7 +332,8 @@ impl Request {
     }
 }
 
-fn slot_of(op: Option<&Op>) -> Option<&String> {
+/// The slot that a step names; a clear names none.
+pub(super) fn slot_of(op: Option<&Op>) -> Option<&String> {
     match op? {
         Op::Set { slot, .. } | Op::Remove { slot } => Some(slot),
         Op::Clear => None,

@@ -91,4 +91,6 @@ pub fn demand(history: &History) -> Verdict {
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;

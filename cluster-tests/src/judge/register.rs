@@ -138,13 +138,22 @@ fn collect(
         high,
         base,
         by,
+        certain: true,
     };
     match step.fate {
         Fate::Written { version } => {
             placed.push((version, operation(request, write(Some(version), version))));
         }
         Fate::Undecided => {
-            let op = operation(request, write(None, u32::MAX));
+            let op = Step::Write {
+                value,
+                low: None,
+                high: u32::MAX,
+                base,
+                by,
+                certain: false,
+            };
+            let op = operation(request, op);
             let Some(text) = &step.value else {
                 // Nobody can tell whose removal was seen.
                 floating.push(op);
@@ -224,6 +233,8 @@ enum Step {
         high: u32,
         base: Option<u32>,
         by: u32,
+        /// Or it was refused, or is yet to come.
+        certain: bool,
     },
     /// It was found at this version.
     Read { value: u32, version: u32 },
@@ -277,7 +288,8 @@ impl Step {
                 high,
                 base,
                 by,
-                ..
+                low: _,
+                certain: _,
             } => {
                 if value == on.value {
                     return on.low <= high;
@@ -314,7 +326,8 @@ impl Model for Slot {
         if op.is_allowed(*state) {
             (true, op.leaves(*state))
         } else {
-            (false, *state)
+            let may_be_refused = matches!(op, Step::Write { certain: false, .. });
+            (may_be_refused, *state)
         }
     }
 }

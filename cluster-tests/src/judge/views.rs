@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::account::{Account, Fate};
+use super::account::{Account, Fate, slot_of};
 use super::history::{Answer, Event, History, Object, Record, Slots, Why};
 use super::verdict::{Verdict, Violation};
 
@@ -105,8 +105,17 @@ impl Views<'_> {
                 self.leave_version(&key);
                 self.views.remove(&key);
             }
+            Answer::Written { version, refused } => {
+                let super::Ask::Write { ops, .. } = &request.what else {
+                    return;
+                };
+                for (place, value) in refused {
+                    if let (Some(slot), Some(value)) = (slot_of(ops.get(*place)), value) {
+                        self.judge_value(key.0, &key.1, *version, slot, value);
+                    }
+                }
+            }
             Answer::Done
-            | Answer::Written { .. }
             | Answer::Locked { .. }
             | Answer::NotLocked
             | Answer::Unavailable
