@@ -534,19 +534,11 @@ mod tests {
             old_value: Some(1.5.into()),
         };
         assert_eq!(line(12, &change, false), "12 change Object_7 2 (was 1.5)");
-        assert_eq!(
-            line(12, &change, true),
-            r#"{"version":12,"code":"change","slot":"Object_7","value":2,"oldValue":1.5}"#
-                .to_owned()
-                .replace(
-                    r#"{"version":12,"code":"change","slot":"Object_7","value":2,"oldValue":1.5}"#,
-                    &json!({
-                        "version": 12, "code": "change", "slot": "Object_7",
-                        "value": 2, "oldValue": 1.5
-                    })
-                    .to_string()
-                )
-        );
+        let json: Json = serde_json::from_str(&line(12, &change, true)).unwrap();
+        let expected = json!({
+            "version": 12, "code": "change", "slot": "Object_7", "value": 2, "oldValue": 1.5,
+        });
+        assert_eq!(json, expected);
         let clear = Change {
             code: SyncCode::Clear,
             name: String::new(),

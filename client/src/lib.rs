@@ -1,5 +1,5 @@
-//! An RTMP and RTMPS client on tokio: a [`Player`] that yields messages and a
-//! [`Publisher`] that takes them.
+//! An RTMP and RTMPS client on tokio: a [`Player`] that yields messages, a [`Publisher`] that
+//! takes them, shared objects, and several servers as one.
 //!
 //! The protocol lives in two pure machines, `rtmp::Carrier` (bytes to messages) and
 //! `session::ClientSession` (messages to events). This crate owns the socket and drives
@@ -10,13 +10,18 @@
 //!          ◀──bytes──         ◀──messages──               ◀──calls───
 //! ```
 //!
-//! * No task is spawned and no thread is held: a [`Connection`] makes progress while one
+//! * No task is spawned and no thread is held for them: a [`Connection`] makes progress while one
 //!   of its methods is awaited, so hundreds of them in one process cost what their
 //!   sockets cost. A connection that nobody awaits reads nothing, which is how a test
 //!   plays the slow viewer.
 //! * Every method may be dropped between two polls and called again; nothing is lost.
 //! * Back-pressure: [`Publisher::send`] waits while more than [`limits::UNSENT_MAX`] bytes are unsent.
 //! * Any `AsyncRead + AsyncWrite` will do instead of a socket: [`Connection::over`].
+//!
+//! Where several things share a connection, a task drives it: [`NetConnection`] is a handle to
+//! it, and [`NetStream`] and [`SharedObject`] are what is on it. [`MultiConnection`] is one
+//! facade over several servers of one fabric, and survives the loss of any of them. Whoever
+//! drops the receiver of events does not want to know; whoever keeps it must read it.
 //!
 //! ```no_run
 //! # use selvage_client as client;

@@ -5,9 +5,9 @@ use serde_json::{Map, Number, Value as Json, json};
 
 /// Reads a value as it is typed.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text)
-        .map(to_amf)
-        .map_err(|error| format!("'{text}' is not JSON ({error}); a text needs quotes: '\"{text}\"'"))
+    serde_json::from_str(text).map(to_amf).map_err(|error| {
+        format!("'{text}' is not JSON ({error}); a text needs quotes: '\"{text}\"'")
+    })
 }
 
 fn to_amf(json: Json) -> Value {
@@ -99,7 +99,14 @@ mod tests {
 
     #[test]
     fn what_is_typed_is_what_is_shown() {
-        for text in ["1", "-0.5", "true", "\"a\"", "[1,\"b\"]", "{\"k\":{\"l\":null}}"] {
+        for text in [
+            "1",
+            "-0.5",
+            "true",
+            "\"a\"",
+            "[1,\"b\"]",
+            "{\"k\":{\"l\":null}}",
+        ] {
             assert_eq!(show(&parse(text).unwrap()).to_string(), text);
         }
         let error = parse("amy").unwrap_err();
