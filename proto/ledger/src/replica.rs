@@ -34,7 +34,8 @@
 //!
 //! Messages to all that are applied while an edge is not attached are not told to its
 //! clients later: the ledger keeps slots, not messages. The sender's own edge tells it
-//! when the answer comes.
+//! when the answer comes; and if its clients have heard a later message of that sender by
+//! then, it tells only the sender.
 
 mod answers;
 mod asks;

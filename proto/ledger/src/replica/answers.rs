@@ -55,7 +55,12 @@ impl Replica {
             }
             What::Send { key, payload } => {
                 if let Some(who) = who {
-                    self.send_answered(who, &key, payload, &answer);
+                    let is_newest = self.sessions.get_mut(&id).is_some_and(|session| {
+                        let before = session.heard;
+                        session.heard = before.max(seq);
+                        before < seq
+                    });
+                    self.send_answered(who, &key, payload, &answer, is_newest);
                 }
             }
             What::Lock { key, call, .. } => {
@@ -112,6 +117,9 @@ impl Replica {
         now: Instant,
     ) -> Result<(), Misbehaviour> {
         if answer == Answer::Done {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.heard = session.heard.max(seq);
+            }
             self.take(id, seq, now);
             self.pump(id, now);
             self.finish_if_drained(id, now);
@@ -214,11 +222,19 @@ impl Replica {
         key: &ObjectKey,
         payload: Bytes,
         answer: &Answer,
+        is_newest: bool,
     ) {
         let status = match answer {
             // It was applied while the edge was not attached, so nobody here has seen it.
+            // If they have heard a later one of the same sender, the order counts for more.
             Answer::Done => {
-                self.tell_everybody(key, ObjectEvent::Send(payload));
+                let event = ObjectEvent::Send(payload);
+                let object = self.objects.get(key);
+                if is_newest {
+                    self.tell_everybody(key, event);
+                } else if object.is_some_and(|object| object.told(who).is_some()) {
+                    self.tell(Recipients::One(who), key, vec![event]);
+                }
                 return;
             }
             Answer::Full { .. } => ObjectStatus::CreationFailed,

@@ -31,6 +31,8 @@ pub(super) struct Session {
     /// The gap that the ledger told of last, until there is progress: it tells of it once
     /// for each request behind the gap.
     gap: Option<u64>,
+    /// The newest message to all that was told to all.
+    pub(super) heard: u64,
     /// How long to wait before proposing again.
     pub(super) pause: Duration,
 }
@@ -167,6 +169,7 @@ impl Session {
             cursor: next,
             floor: 1,
             gap: None,
+            heard: 0,
             pause: RETRY_FIRST,
         }
     }
