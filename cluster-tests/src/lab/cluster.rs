@@ -56,9 +56,23 @@ impl Cluster {
     /// When one does not start.
     #[track_caller]
     pub fn start_with(origins: usize, edges: usize, edge_args: &[&str]) -> Self {
+        Self::start_configured(origins, &[], edges, edge_args)
+    }
+
+    /// As [`Self::start`], with more arguments for every origin and every edge.
+    ///
+    /// # Panics
+    /// When one does not start.
+    #[track_caller]
+    pub fn start_configured(
+        origins: usize,
+        origin_args: &[&str],
+        edges: usize,
+        edge_args: &[&str],
+    ) -> Self {
         let addrs = free_addrs(origins);
         let origins: Vec<Node> = (0..origins)
-            .map(|number| Node::origin_of(number, &addrs))
+            .map(|number| Node::founding(number, &addrs, origin_args))
             .collect();
         let known: Vec<SocketAddr> = origins.iter().map(|origin| origin.addr).collect();
         let edges: Vec<Node> = (0..edges)
@@ -99,26 +113,34 @@ impl Node {
     /// When it does not start.
     #[track_caller]
     pub fn origin_of(number: usize, addrs: &[SocketAddr]) -> Self {
+        Self::founding(number, addrs, &[])
+    }
+
+    #[track_caller]
+    fn founding(number: usize, addrs: &[SocketAddr], args: &[&str]) -> Self {
+        let args = args.iter().map(|arg| (*arg).to_owned());
         if addrs.len() == 1 {
-            return Self::origin(number);
+            return Self::origin_at(number, "127.0.0.1:0", &args.collect::<Vec<_>>());
         }
         let peers: Vec<_> = addrs
             .iter()
             .zip(1..)
             .map(|(addr, node)| format!("{node}={addr}"))
             .collect();
-        let more = ["--peers".to_owned(), peers.join(",")];
+        let mut more = vec!["--peers".to_owned(), peers.join(",")];
+        more.extend(args);
         Self::origin_at(number, &addrs[number].to_string(), &more)
     }
 
-    /// An origin that joins the cluster of those at these addresses.
+    /// An origin that joins the cluster of those at these addresses, with more arguments.
     ///
     /// # Panics
     /// When it does not start.
     #[track_caller]
-    pub fn joining(number: usize, addrs: &[SocketAddr]) -> Self {
+    pub fn joining(number: usize, addrs: &[SocketAddr], args: &[&str]) -> Self {
         let known: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
-        let more = ["--join".to_owned(), known.join(",")];
+        let mut more = vec!["--join".to_owned(), known.join(",")];
+        more.extend(args.iter().map(|arg| (*arg).to_owned()));
         Self::origin_at(number, "127.0.0.1:0", &more)
     }
 
@@ -135,7 +157,7 @@ impl Node {
         args.extend_from_slice(more);
         let mut first = args.clone();
         first.extend(["--listen".to_owned(), listen.to_owned()]);
-        let mut node = Self::start(&id, "grpc", &first);
+        let mut node = Self::start(&id, "grpc", &words(&first));
         args.extend(["--listen".to_owned(), node.addr.to_string()]);
         node.again = Some(Again {
             args,
@@ -161,10 +183,9 @@ impl Node {
     #[track_caller]
     pub fn start_again(&mut self) {
         let again = self.again.clone().expect("an origin");
-        let args: Vec<&str> = again.args.iter().map(String::as_str).collect();
         *self = Self {
             again: Some(again.clone()),
-            ..Self::start(&self.id.clone(), "grpc", &args)
+            ..Self::start(&self.id.clone(), "grpc", &words(&again.args))
         };
     }
 
@@ -217,6 +238,10 @@ impl Node {
             again: None,
         }
     }
+}
+
+fn words(args: &[String]) -> Vec<&str> {
+    args.iter().map(String::as_str).collect()
 }
 
 /// Addresses that nobody listened on a moment ago: founders must be told of each other before

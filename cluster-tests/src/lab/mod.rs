@@ -4,6 +4,8 @@ pub mod arena;
 pub mod cluster;
 pub mod http;
 pub mod live;
+pub mod objects;
+pub mod origins;
 pub mod peer;
 pub mod process;
 pub mod raw;

@@ -3,6 +3,7 @@
 //! client would.
 
 pub mod amf;
+pub mod object;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};

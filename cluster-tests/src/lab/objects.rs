@@ -1,0 +1,533 @@
+//! A client of a shared object that writes down everything it asks and is told, for the
+//! [`judge`](crate::judge).
+//!
+//! It waits for the answer to each request before it asks for the next, as a program does
+//! that wants to know, and has at most one request under way.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use amf::Value;
+use client::{
+    Change, Error, NetConnection, ObjectEvent, Options, SharedObject, SharedObjectEvents, SyncCode,
+    SyncEvent, Target,
+};
+use model::{ObjectKind, SlotName};
+use tokio::sync::oneshot;
+
+use crate::judge::history::Connection;
+use crate::judge::{Answer, Ask, Event, Object, Op, Recorder, Slots, Why};
+
+/// How long an answer may take at all: longer than any edge of a test lets a write wait.
+pub const ANSWER: Duration = Duration::from_secs(30);
+
+/// One client with one object.
+#[derive(Debug)]
+pub struct Member {
+    nc: NetConnection,
+    so: Arc<SharedObject>,
+    desk: Arc<Mutex<Desk>>,
+    pen: Connection,
+    client: u32,
+    object: Object,
+}
+
+/// What a member was told.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// The version it knows.
+    pub version: u32,
+    /// The slots at it.
+    pub slots: Slots,
+    /// Statuses, in order.
+    pub statuses: Vec<String>,
+    /// Messages to all, in order.
+    pub messages: Vec<String>,
+    /// Every version it was told, with all that was said of slots then.
+    pub events: Vec<(Instant, u32, Vec<Event>)>,
+    /// Why the connection ended, if it did.
+    pub over: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    seen: Seen,
+    asked: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    number: u64,
+    what: Ask,
+    status: Option<String>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// `slot` is to have `value`.
+pub fn set(slot: &str, value: &str) -> Op {
+    Op::Set {
+        slot: slot.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
+/// `slot` is to go.
+pub fn remove(slot: &str) -> Op {
+    Op::Remove {
+        slot: slot.to_owned(),
+    }
+}
+
+/// Whether a write was made as a whole.
+pub fn is_made(answer: &Answer) -> bool {
+    matches!(answer, Answer::Written { refused, .. } if refused.is_empty())
+}
+
+impl Member {
+    /// Connects to an edge and uses a temporary object of the application `live`.
+    ///
+    /// # Errors
+    /// When the connection or the use is refused.
+    pub async fn join(
+        edge: SocketAddr,
+        name: &str,
+        client: u32,
+        recorder: &Recorder,
+    ) -> Result<Self, Error> {
+        Self::enter(edge, name, ObjectKind::Temporary, client, recorder, None).await
+    }
+
+    /// As [`Self::join`], with a persistent object.
+    ///
+    /// # Errors
+    /// When the connection or the use is refused.
+    pub async fn join_kept(
+        edge: SocketAddr,
+        name: &str,
+        client: u32,
+        recorder: &Recorder,
+    ) -> Result<Self, Error> {
+        Self::enter(edge, name, ObjectKind::Persistent, client, recorder, None).await
+    }
+
+    /// As this client, on a new connection to an edge; what was known must not be taken back.
+    ///
+    /// # Errors
+    /// When the connection or the use is refused.
+    pub async fn again(
+        &self,
+        edge: SocketAddr,
+        kind: ObjectKind,
+        recorder: &Recorder,
+    ) -> Result<Self, Error> {
+        let name = &self.object.name;
+        Self::enter(edge, name, kind, self.client, recorder, Some(&self.pen)).await
+    }
+
+    async fn enter(
+        edge: SocketAddr,
+        name: &str,
+        kind: ObjectKind,
+        client: u32,
+        recorder: &Recorder,
+        resumes: Option<&Connection>,
+    ) -> Result<Self, Error> {
+        let target = Target::connection(&format!("rtmp://{edge}/live"))?;
+        let (nc, _unread) = NetConnection::connect(&target, &Options::player()).await?;
+        let object = Object {
+            name: name.to_owned(),
+            incarnation: 0,
+        };
+        let pen = recorder.open(client, resumes);
+        let ask = pen.ask(&object, Ask::Use);
+        let used = match SharedObject::connect(&nc, name, kind).await {
+            Ok(used) => used,
+            Err(error) => {
+                pen.answer(ask, Answer::Unavailable);
+                pen.close();
+                return Err(error);
+            }
+        };
+        let (so, mut events) = used;
+        let first = loop {
+            if let ObjectEvent::Sync(first) = events.next().await? {
+                break first;
+            }
+        };
+        let mut seen = Seen::default();
+        let told = seen.fold(&first, &Ask::Use);
+        seen.events.push((Instant::now(), first.version, told));
+        let (version, slots) = (seen.version, seen.slots.clone());
+        pen.answer(ask, Answer::Used { version, slots });
+        let desk = Arc::new(Mutex::new(Desk { seen, asked: None }));
+        let reader = Reader {
+            desk: Arc::clone(&desk),
+            pen: pen.clone(),
+            object: object.clone(),
+        };
+        tokio::spawn(reader.run(events));
+        Ok(Self {
+            nc,
+            so: Arc::new(so),
+            desk,
+            pen,
+            client,
+            object,
+        })
+    }
+
+    /// Asks for changes, as one batch, and waits for what becomes of them. They are based on
+    /// what the client knows at that moment. `Undecided` when the connection ends first.
+    ///
+    /// # Panics
+    /// When no answer comes.
+    pub async fn write(&self, ops: Vec<Op>) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        let (desk, pen, object) = (
+            Arc::clone(&self.desk),
+            self.pen.clone(),
+            self.object.clone(),
+        );
+        let text = format!("client {} asked for {ops:?}", self.client);
+        let asked = self.so.batch(move |remote| {
+            let what = Ask::Write {
+                base: Some(remote.version()),
+                ops,
+            };
+            let mut desk = lock(&desk);
+            assert!(desk.asked.is_none(), "one request at a time");
+            let Ask::Write { ops, .. } = &what else {
+                return Ok(());
+            };
+            for op in ops {
+                match op {
+                    Op::Set { slot, value } => {
+                        remote.set(SlotName::new(slot)?, value.as_str().into())?;
+                    }
+                    Op::Remove { slot } => remote.remove(SlotName::new(slot)?)?,
+                    Op::Clear => remote.clear(),
+                }
+            }
+            let number = pen.ask(&object, what.clone());
+            desk.asked = Some(Asked {
+                number,
+                what,
+                status: None,
+                answer: sender,
+            });
+            Ok(())
+        });
+        self.settle(&text, asked.await, answer).await
+    }
+
+    /// Gives one slot a value.
+    ///
+    /// # Panics
+    /// When no answer comes.
+    pub async fn set(&self, slot: &str, value: &str) -> Answer {
+        self.write(vec![set(slot, value)]).await
+    }
+
+    /// Sends a message to all and waits until it comes back.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn send(&self, id: &str) -> Answer {
+        let (sender, answer) = oneshot::channel();
+        let what = Ask::Send { id: id.to_owned() };
+        {
+            let mut desk = lock(&self.desk);
+            assert!(desk.asked.is_none(), "one request at a time");
+            let number = self.pen.ask(&self.object, what.clone());
+            desk.asked = Some(Asked {
+                number,
+                what,
+                status: None,
+                answer: sender,
+            });
+        }
+        let asked = self.so.send("said", [Value::from(id)]).await;
+        let text = format!("client {} sent {id}", self.client);
+        self.settle(&text, asked, answer).await
+    }
+
+    /// Waits until the object is this client's alone, for a number of milliseconds at most.
+    ///
+    /// # Errors
+    /// The edge's words, or why the connection failed.
+    pub async fn lock(&self, lease_ms: u32) -> Result<Value, Error> {
+        let ask = self.pen.ask(&self.object, Ask::Lock { lease_ms });
+        let args = [
+            Value::from(self.object.name.as_str()),
+            f64::from(lease_ms).into(),
+        ];
+        let result = self.nc.call("selvage.lock", args).await;
+        let answer = match &result {
+            Ok(_) => Answer::Locked { token: ask },
+            Err(_) => Answer::Undecided,
+        };
+        self.pen.answer(ask, answer);
+        result
+    }
+
+    /// Gives the object back.
+    ///
+    /// # Errors
+    /// The edge's words, or why the connection failed.
+    pub async fn unlock(&self) -> Result<Value, Error> {
+        let ask = self.pen.ask(&self.object, Ask::Unlock);
+        let args = [Value::from(self.object.name.as_str())];
+        let result = self.nc.call("selvage.unlock", args).await;
+        let answer = match &result {
+            Ok(Value::Boolean(true)) => Answer::Done,
+            Ok(_) => Answer::NotLocked,
+            Err(_) => Answer::Undecided,
+        };
+        self.pen.answer(ask, answer);
+        result
+    }
+
+    async fn settle(
+        &self,
+        text: &str,
+        asked: Result<(), Error>,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Answer {
+        if asked.is_err() {
+            return Answer::Undecided;
+        }
+        match tokio::time::timeout(ANSWER, answer).await {
+            Ok(answer) => answer.unwrap_or(Answer::Undecided),
+            Err(_) => panic!(
+                "{text} and was not answered for {ANSWER:?}; it has seen {:?}",
+                self.look(Clone::clone)
+            ),
+        }
+    }
+
+    /// Looks at everything it was told so far.
+    pub fn look<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&lock(&self.desk).seen)
+    }
+
+    /// The version it knows.
+    pub fn version(&self) -> u32 {
+        self.look(|seen| seen.version)
+    }
+
+    /// What it knows of a slot.
+    pub fn slot(&self, slot: &str) -> Option<String> {
+        self.look(|seen| seen.slots.get(slot).cloned())
+    }
+
+    /// Why its connection ended, if it did.
+    pub fn over(&self) -> Option<String> {
+        self.look(|seen| seen.over.clone())
+    }
+
+    /// Which client it is.
+    pub fn client(&self) -> u32 {
+        self.client
+    }
+
+    /// Leaves, in good order.
+    pub async fn leave(self) {
+        self.pen.close();
+        let _already_over = self.nc.close().await;
+    }
+}
+
+/// Waits until all of these know the same version.
+///
+/// # Panics
+/// When they do not get there.
+pub async fn until_level(members: &[&Member]) {
+    let versions = || -> Vec<u32> { members.iter().map(|member| member.version()).collect() };
+    let started = Instant::now();
+    loop {
+        let versions = versions();
+        if versions.windows(2).all(|two| two[0] == two[1]) {
+            return;
+        }
+        assert!(
+            started.elapsed() < ANSWER,
+            "the clients stay at the versions {versions:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+struct Reader {
+    desk: Arc<Mutex<Desk>>,
+    pen: Connection,
+    object: Object,
+}
+
+impl Reader {
+    async fn run(self, mut events: SharedObjectEvents) {
+        let over = loop {
+            match events.next().await {
+                Ok(event) => self.hear(event),
+                Err(error) => break error.to_string(),
+            }
+        };
+        let mut desk = lock(&self.desk);
+        desk.seen.over = Some(over);
+        // Whoever waits is told that it is undecided.
+        desk.asked = None;
+        drop(desk);
+        self.pen.close();
+    }
+
+    fn hear(&self, event: ObjectEvent) {
+        let mut desk = lock(&self.desk);
+        let desk = &mut *desk;
+        match event {
+            ObjectEvent::Sync(sync) => {
+                let what = desk.asked.as_ref().map_or(&Ask::Use, |asked| &asked.what);
+                let told = desk.seen.fold(&sync, what);
+                self.pen.seen(&self.object, sync.version, told.clone());
+                desk.seen.events.push((Instant::now(), sync.version, told));
+                if let Some(asked) = desk.asked.take_if(|asked| is_answer(&asked.what, &sync)) {
+                    let answer = match asked.status.as_deref() {
+                        None => written(&asked.what, &sync),
+                        Some("SharedObject.Undecided") => Answer::Undecided,
+                        Some(_) => Answer::Unavailable,
+                    };
+                    self.answer(asked, answer);
+                }
+            }
+            ObjectEvent::Message { args, .. } => {
+                let id = args.first().and_then(Value::as_str).unwrap_or("?");
+                let id = id.to_owned();
+                let event = Event::Send { id: id.clone() };
+                self.pen.seen(&self.object, desk.seen.version, vec![event]);
+                desk.seen.messages.push(id.clone());
+                let own = Ask::Send { id };
+                if let Some(asked) = desk.asked.take_if(|asked| asked.what == own) {
+                    self.answer(asked, Answer::Done);
+                }
+            }
+            ObjectEvent::Status { code } => {
+                desk.seen.statuses.push(code.clone());
+                let Some(mut asked) = desk.asked.take() else {
+                    return;
+                };
+                // A write's slots follow in the same message; others have none.
+                let told = matches!(&asked.what, Ask::Write { ops, .. }
+                    if ops.iter().any(|op| *op != Op::Clear));
+                if told {
+                    asked.status = Some(code);
+                    desk.asked = Some(asked);
+                } else if code == "SharedObject.Undecided" {
+                    self.answer(asked, Answer::Undecided);
+                } else {
+                    self.answer(asked, Answer::Unavailable);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, asked: Asked, answer: Answer) {
+        self.pen.answer(asked.number, answer.clone());
+        // Whoever asked may have given up.
+        let _ = asked.answer.send(answer);
+    }
+}
+
+impl Seen {
+    /// Takes in what a message says; gives it in the judge's words.
+    fn fold(&mut self, sync: &SyncEvent, asked: &Ask) -> Vec<Event> {
+        self.version = sync.version;
+        let events = sync.list.iter().map(|change| told(change, asked));
+        let events: Vec<Event> = events.collect();
+        for event in &events {
+            match event {
+                Event::Clear => self.slots.clear(),
+                Event::Set { slot, value, .. } => {
+                    self.slots.insert(slot.clone(), value.clone());
+                }
+                Event::Remove { slot } => {
+                    self.slots.remove(slot);
+                }
+                Event::Send { .. } => {}
+            }
+        }
+        events
+    }
+}
+
+fn told(change: &Change, asked: &Ask) -> Event {
+    let slot = change.name.clone();
+    let why = match change.code {
+        SyncCode::Clear => return Event::Clear,
+        SyncCode::Delete => return Event::Remove { slot },
+        SyncCode::Success => Why::Accepted,
+        SyncCode::Reject => Why::Refused,
+        SyncCode::Change => Why::Changed,
+    };
+    // Our own writes that are under way show in the object before they are made.
+    let own = match asked {
+        Ask::Write { ops, .. } if why == Why::Accepted => {
+            ops.iter().rev().find_map(|op| match op {
+                Op::Set { slot: of, value } if *of == slot => Some(value.clone()),
+                Op::Set { .. } | Op::Remove { .. } | Op::Clear => None,
+            })
+        }
+        _ => None,
+    };
+    let held = || change.value.as_ref().map(text);
+    match own.or_else(held) {
+        Some(value) => Event::Set { slot, value, why },
+        None => Event::Remove { slot },
+    }
+}
+
+fn text(value: &Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| format!("{value:?}"), str::to_owned)
+}
+
+/// Whether this is the message that answers: it tells of a slot that was asked for, which no
+/// other does meanwhile.
+fn is_answer(asked: &Ask, sync: &SyncEvent) -> bool {
+    let Ask::Write { ops, .. } = asked else {
+        return false;
+    };
+    ops.iter().any(|op| match op {
+        Op::Set { slot, .. } => sync.list.iter().any(|change| {
+            change.name == *slot && matches!(change.code, SyncCode::Success | SyncCode::Reject)
+        }),
+        Op::Remove { slot } => sync.list.iter().any(|change| change.name == *slot),
+        Op::Clear => sync
+            .list
+            .iter()
+            .any(|change| change.code == SyncCode::Clear),
+    })
+}
+
+fn written(asked: &Ask, sync: &SyncEvent) -> Answer {
+    let ops: &[Op] = if let Ask::Write { ops, .. } = asked {
+        ops
+    } else {
+        &[]
+    };
+    let refused = ops.iter().enumerate().filter_map(|(place, op)| {
+        let slot = match op {
+            Op::Set { slot, .. } | Op::Remove { slot } => slot,
+            Op::Clear => return None,
+        };
+        let answer = sync.list.iter().rev().find(|change| change.name == *slot)?;
+        (answer.code == SyncCode::Reject).then(|| (place, answer.value.as_ref().map(text)))
+    });
+    Answer::Written {
+        version: sync.version,
+        refused: refused.collect(),
+    }
+}
+
+fn lock(desk: &Mutex<Desk>) -> MutexGuard<'_, Desk> {
+    desk.lock().unwrap_or_else(PoisonError::into_inner)
+}
