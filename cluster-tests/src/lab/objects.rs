@@ -3,6 +3,14 @@
 //!
 //! It waits for the answer to each request before it asks for the next, as a program does
 //! that wants to know, and has at most one request under way.
+//!
+//! While a write is under way an edge holds back what others do to its slots, and with it
+//! the version: what is told meanwhile belongs to the version of the answer, and is written
+//! down then.
+//!
+//! A change by another that crosses a request looks like its refusal: nothing in the format
+//! tells them apart. Where that may be, the member sends a message to all and waits for it
+//! to come back; the answer has come by then.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,6 +61,8 @@ pub struct Seen {
 #[derive(Debug, Default)]
 struct Desk {
     seen: Seen,
+    /// What was told since the request that is under way.
+    held: Vec<Event>,
     asked: Option<Asked>,
 }
 
@@ -60,9 +70,19 @@ struct Desk {
 struct Asked {
     number: u64,
     what: Ask,
+    /// What was said just now, in the same message perhaps.
     status: Option<String>,
+    /// What looks like the answer, and may be another's change that crossed the request.
+    seeming: Option<Answer>,
     answer: oneshot::Sender<Answer>,
 }
+
+/// The method by which a member learns that everything before was answered.
+const FENCE: &str = "fence";
+
+/// How long a member waits for what looked like an answer to be followed by one, before it
+/// sends another message.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// `slot` is to have `value`.
 pub fn set(slot: &str, value: &str) -> Op {
@@ -156,12 +176,16 @@ impl Member {
             }
         };
         let mut seen = Seen::default();
-        let told = seen.fold(&first, &Ask::Use);
+        let told = seen.fold(&first, None);
         seen.events.push((Instant::now(), first.version, told));
         let (version, slots) = (seen.version, seen.slots.clone());
         pen.answer(ask, Answer::Used { version, slots });
-        let desk = Arc::new(Mutex::new(Desk { seen, asked: None }));
+        let desk = Arc::new(Mutex::new(Desk {
+            seen,
+            ..Desk::default()
+        }));
         let reader = Reader {
+            client,
             desk: Arc::clone(&desk),
             pen: pen.clone(),
             object: object.clone(),
@@ -214,6 +238,7 @@ impl Member {
                 number,
                 what,
                 status: None,
+                seeming: None,
                 answer: sender,
             });
             Ok(())
@@ -244,6 +269,7 @@ impl Member {
                 number,
                 what,
                 status: None,
+                seeming: None,
                 answer: sender,
             });
         }
@@ -297,13 +323,28 @@ impl Member {
         if asked.is_err() {
             return Answer::Undecided;
         }
-        match tokio::time::timeout(ANSWER, answer).await {
-            Ok(answer) => answer.unwrap_or(Answer::Undecided),
-            Err(_) => panic!(
-                "{text} and was not answered for {ANSWER:?}; it has seen {:?}",
-                self.look(Clone::clone)
-            ),
+        let started = Instant::now();
+        let mut answer = answer;
+        let mut fenced: Option<Instant> = None;
+        while started.elapsed() < ANSWER {
+            let look = Duration::from_millis(5);
+            if let Ok(answer) = tokio::time::timeout(look, &mut answer).await {
+                return answer.unwrap_or(Answer::Undecided);
+            }
+            let seems = lock(&self.desk)
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.seeming.is_some());
+            if seems && fenced.is_none_or(|at| at.elapsed() > AGAIN) {
+                fenced = Some(Instant::now());
+                // The connection may have ended, which is told otherwise.
+                let _ = self.so.send(FENCE, [f64::from(self.client).into()]).await;
+            }
         }
+        panic!(
+            "{text} and was not answered for {ANSWER:?}; it has seen {:?}",
+            self.look(Clone::clone)
+        );
     }
 
     /// Looks at everything it was told so far.
@@ -359,6 +400,7 @@ pub async fn until_level(members: &[&Member]) {
 }
 
 struct Reader {
+    client: u32,
     desk: Arc<Mutex<Desk>>,
     pen: Connection,
     object: Object,
@@ -385,17 +427,39 @@ impl Reader {
         let desk = &mut *desk;
         match event {
             ObjectEvent::Sync(sync) => {
-                let what = desk.asked.as_ref().map_or(&Ask::Use, |asked| &asked.what);
-                let told = desk.seen.fold(&sync, what);
-                self.pen.seen(&self.object, sync.version, told.clone());
-                desk.seen.events.push((Instant::now(), sync.version, told));
-                if let Some(asked) = desk.asked.take_if(|asked| is_answer(&asked.what, &sync)) {
-                    let answer = match asked.status.as_deref() {
-                        None => written(&asked.what, &sync),
-                        Some("SharedObject.Undecided") => Answer::Undecided,
-                        Some(_) => Answer::Unavailable,
-                    };
-                    self.answer(asked, answer);
+                let told = desk.seen.fold(&sync, desk.asked.as_ref());
+                desk.seen
+                    .events
+                    .push((Instant::now(), sync.version, told.clone()));
+                desk.held.extend(told);
+                let Some(mut asked) = desk.asked.take() else {
+                    self.note(desk);
+                    return;
+                };
+                match (is_about(&asked.what, &sync), asked.status.take().as_deref()) {
+                    (About::Answer, None) => {
+                        let answer = written(&asked.what, &sync);
+                        self.answer(desk, asked, answer);
+                        return;
+                    }
+                    (About::Slots | About::Answer, Some("SharedObject.Undecided")) => {
+                        self.answer(desk, asked, Answer::Undecided);
+                        return;
+                    }
+                    (About::Slots | About::Answer, Some(_)) => {
+                        self.answer(desk, asked, Answer::Unavailable);
+                        return;
+                    }
+                    (About::Slots, None) => asked.seeming = Some(written(&asked.what, &sync)),
+                    (About::Others, _) => {}
+                }
+                desk.asked = Some(asked);
+            }
+            ObjectEvent::Message { handler, args } if handler == FENCE => {
+                let own = args.first().and_then(Value::as_f64) == Some(self.client.into());
+                if own && let Some(asked) = desk.asked.take_if(|asked| asked.seeming.is_some()) {
+                    let answer = asked.seeming.clone().unwrap_or(Answer::Undecided);
+                    self.answer(desk, asked, answer);
                 }
             }
             ObjectEvent::Message { args, .. } => {
@@ -406,7 +470,7 @@ impl Reader {
                 desk.seen.messages.push(id.clone());
                 let own = Ask::Send { id };
                 if let Some(asked) = desk.asked.take_if(|asked| asked.what == own) {
-                    self.answer(asked, Answer::Done);
+                    self.answer(desk, asked, Answer::Done);
                 }
             }
             ObjectEvent::Status { code } => {
@@ -421,15 +485,22 @@ impl Reader {
                     asked.status = Some(code);
                     desk.asked = Some(asked);
                 } else if code == "SharedObject.Undecided" {
-                    self.answer(asked, Answer::Undecided);
+                    self.answer(desk, asked, Answer::Undecided);
                 } else {
-                    self.answer(asked, Answer::Unavailable);
+                    self.answer(desk, asked, Answer::Unavailable);
                 }
             }
         }
     }
 
-    fn answer(&self, asked: Asked, answer: Answer) {
+    /// Writes down what is held.
+    fn note(&self, desk: &mut Desk) {
+        let held = std::mem::take(&mut desk.held);
+        self.pen.seen(&self.object, desk.seen.version, held);
+    }
+
+    fn answer(&self, desk: &mut Desk, asked: Asked, answer: Answer) {
+        self.note(desk);
         self.pen.answer(asked.number, answer.clone());
         // Whoever asked may have given up.
         let _ = asked.answer.send(answer);
@@ -438,7 +509,7 @@ impl Reader {
 
 impl Seen {
     /// Takes in what a message says; gives it in the judge's words.
-    fn fold(&mut self, sync: &SyncEvent, asked: &Ask) -> Vec<Event> {
+    fn fold(&mut self, sync: &SyncEvent, asked: Option<&Asked>) -> Vec<Event> {
         self.version = sync.version;
         let events = sync.list.iter().map(|change| told(change, asked));
         let events: Vec<Event> = events.collect();
@@ -458,29 +529,39 @@ impl Seen {
     }
 }
 
-fn told(change: &Change, asked: &Ask) -> Event {
+fn told(change: &Change, asked: Option<&Asked>) -> Event {
     let slot = change.name.clone();
+    let wanted = asked.and_then(|asked| {
+        let Ask::Write { ops, .. } = &asked.what else {
+            return None;
+        };
+        ops.iter().rev().find(|op| slot_of(op) == Some(&*slot))
+    });
+    let seemed = asked.is_some_and(|asked| asked.seeming.is_some());
     let why = match change.code {
         SyncCode::Clear => return Event::Clear,
         SyncCode::Delete => return Event::Remove { slot },
         SyncCode::Success => Why::Accepted,
         SyncCode::Reject => Why::Refused,
+        // It seemed to be refused, and now it is.
+        SyncCode::Change if seemed && wanted.is_some() => Why::Refused,
         SyncCode::Change => Why::Changed,
     };
     // Our own writes that are under way show in the object before they are made.
-    let own = match asked {
-        Ask::Write { ops, .. } if why == Why::Accepted => {
-            ops.iter().rev().find_map(|op| match op {
-                Op::Set { slot: of, value } if *of == slot => Some(value.clone()),
-                Op::Set { .. } | Op::Remove { .. } | Op::Clear => None,
-            })
-        }
-        _ => None,
+    let value = match wanted {
+        Some(Op::Set { value, .. }) if why == Why::Accepted => Some(value.clone()),
+        _ => change.value.as_ref().map(text),
     };
-    let held = || change.value.as_ref().map(text);
-    match own.or_else(held) {
+    match value {
         Some(value) => Event::Set { slot, value, why },
         None => Event::Remove { slot },
+    }
+}
+
+fn slot_of(op: &Op) -> Option<&str> {
+    match op {
+        Op::Set { slot, .. } | Op::Remove { slot } => Some(slot),
+        Op::Clear => None,
     }
 }
 
@@ -490,24 +571,45 @@ fn text(value: &Value) -> String {
         .map_or_else(|| format!("{value:?}"), str::to_owned)
 }
 
-/// Whether this is the message that answers: it tells of a slot that was asked for, which no
-/// other does meanwhile.
-fn is_answer(asked: &Ask, sync: &SyncEvent) -> bool {
-    let Ask::Write { ops, .. } = asked else {
-        return false;
-    };
-    ops.iter().any(|op| match op {
-        Op::Set { slot, .. } => sync.list.iter().any(|change| {
-            change.name == *slot && matches!(change.code, SyncCode::Success | SyncCode::Reject)
-        }),
-        Op::Remove { slot } => sync.list.iter().any(|change| change.name == *slot),
-        Op::Clear => sync
-            .list
-            .iter()
-            .any(|change| change.code == SyncCode::Clear),
-    })
+/// What a message has to do with a request.
+enum About {
+    /// It answers.
+    Answer,
+    /// It tells of slots that were asked for: a refusal, or a change that crossed the request.
+    Slots,
+    /// Nothing.
+    Others,
 }
 
+fn is_about(asked: &Ask, sync: &SyncEvent) -> About {
+    let Ask::Write { ops, .. } = asked else {
+        return About::Others;
+    };
+    let of = |op: &Op, code: SyncCode| {
+        let mut list = sync.list.iter();
+        list.any(|change| change.code == code && slot_of(op).unwrap_or_default() == change.name)
+    };
+    let answers = |op: &Op| match op {
+        Op::Set { .. } => of(op, SyncCode::Success),
+        Op::Clear => of(op, SyncCode::Clear),
+        Op::Remove { .. } => false,
+    };
+    if ops.iter().any(answers) {
+        return About::Answer;
+    }
+    let told = |op: &Op| {
+        sync.list
+            .iter()
+            .any(|change| Some(&*change.name) == slot_of(op))
+    };
+    if ops.iter().any(told) {
+        About::Slots
+    } else {
+        About::Others
+    }
+}
+
+/// What a message that answers says about each step.
 fn written(asked: &Ask, sync: &SyncEvent) -> Answer {
     let ops: &[Op] = if let Ask::Write { ops, .. } = asked {
         ops
@@ -515,12 +617,20 @@ fn written(asked: &Ask, sync: &SyncEvent) -> Answer {
         &[]
     };
     let refused = ops.iter().enumerate().filter_map(|(place, op)| {
-        let slot = match op {
-            Op::Set { slot, .. } | Op::Remove { slot } => slot,
-            Op::Clear => return None,
+        let slot = slot_of(op)?;
+        let told = sync.list.iter().rev().find(|change| change.name == slot);
+        let of = |code| {
+            let mut list = sync.list.iter();
+            list.any(|change| change.name == slot && change.code == code)
         };
-        let answer = sync.list.iter().rev().find(|change| change.name == *slot)?;
-        (answer.code == SyncCode::Reject).then(|| (place, answer.value.as_ref().map(text)))
+        // It may have been written over by now.
+        let is_made = match op {
+            Op::Set { .. } => of(SyncCode::Success),
+            Op::Remove { .. } => of(SyncCode::Delete),
+            Op::Clear => true,
+        };
+        let holds = told.and_then(|told| told.value.as_ref().map(text));
+        (!is_made).then_some((place, holds))
     });
     Answer::Written {
         version: sync.version,
