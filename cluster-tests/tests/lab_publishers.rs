@@ -61,9 +61,9 @@ fn form() -> Form {
 #[derive(Default)]
 struct Grants {
     /// By stream and epoch: the edge's client, by the word of edges.
-    held: BTreeMap<(String, u64), BTreeSet<String>>,
+    held: BTreeMap<(String, String), BTreeSet<String>>,
     /// By stream and epoch: the edge, by the word of origins.
-    taken: BTreeMap<(String, u64), BTreeSet<String>>,
+    taken: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
 impl Grants {
@@ -75,7 +75,7 @@ impl Grants {
                 field(line, "epoch"),
                 field(line, "client"),
             ) {
-                let key = (stream.to_owned(), epoch.parse().expect("an epoch"));
+                let key = (stream.to_owned(), epoch.to_owned());
                 let who = format!("{id} client {client}");
                 self.held.entry(key).or_default().insert(who);
             }
@@ -90,7 +90,7 @@ impl Grants {
                 field(line, "epoch"),
                 field(line, "edge"),
             ) {
-                let key = (stream.to_owned(), epoch.parse().expect("an epoch"));
+                let key = (stream.to_owned(), epoch.to_owned());
                 self.taken.entry(key).or_default().insert(edge.to_owned());
             }
         }
@@ -176,8 +176,8 @@ fn of_200_publishers_that_race_for_20_names_while_origins_die_none_shares_an_epo
         pace(Duration::from_secs(3));
         let victim = kills % 3;
         cluster.origins[victim].process.kill();
-        grants.origin(&cluster.origins[victim].process.stderr());
         pace(Duration::from_secs(1));
+        grants.origin(&cluster.origins[victim].process.stderr());
         cluster.origins[victim].start_again();
         kills += 1;
     }
@@ -231,7 +231,7 @@ struct Watcher {
 struct Watched {
     pictures: usize,
     last: Option<(Instant, u32)>,
-    /// Pauses of more than a fifth of a second, with their beginnings.
+    /// Pauses that are longer than from picture to picture, with their beginnings.
     pauses: Vec<(Instant, Duration)>,
     /// The longest step of the stream's clock, milliseconds.
     step: u32,
@@ -285,7 +285,7 @@ impl Watched {
         let now = Instant::now();
         if let Some((at, time)) = self.last {
             let pause = now - at;
-            if pause > Duration::from_millis(200) {
+            if pause > Duration::from_millis(60) {
                 self.pauses.push((at, pause));
             }
             self.step = self.step.max(message.time.saturating_sub(time));
@@ -326,6 +326,10 @@ fn the_owning_origin_is_killed_again_and_again_and_nobodys_connection_is_closed(
         let stream = round % names.len();
         let owner = owner_of(&cluster, &names[stream]);
         let killed = Instant::now();
+        println!(
+            "round {round}: killing origin-{owner}, which owns {}",
+            names[stream]
+        );
         cluster.origins[owner].process.kill();
         let pictures: Vec<usize> = watchers.iter().map(|w| w.look().pictures).collect();
         until("everybody plays on", PLAYER, || {

@@ -304,7 +304,8 @@ async fn write(member: Member, client: u32, shared: Arc<Shared>) -> Writer {
         let took = asked.elapsed();
         assert!(
             took < WRITE_WAIT + SLACK,
-            "client {client} got {answer:?} for {value} after {took:?}"
+            "client {client} got {answer:?} for {value} after {took:?}; it was told {:?}",
+            since(&member, asked)
         );
         writer.slowest = writer.slowest.max(took);
         match answer {
@@ -328,6 +329,20 @@ async fn write(member: Member, client: u32, shared: Arc<Shared>) -> Writer {
     }
     writer.member = Some(member);
     writer
+}
+
+/// What a client was told since then, and after how long; and its statuses altogether.
+fn since(member: &Member, then: Instant) -> (Vec<(Duration, u32, String)>, Vec<String>) {
+    member.look(|seen| {
+        let told = seen.events.iter().filter(|(at, ..)| *at >= then);
+        let told = told.map(|(at, version, events)| (*at - then, *version, format!("{events:?}")));
+        let told: Vec<_> = told.collect();
+        let shown = told.len().min(12);
+        let ends = told[..shown / 2]
+            .iter()
+            .chain(&told[told.len() - shown / 2..]);
+        (ends.cloned().collect(), seen.statuses.clone())
+    })
 }
 
 /// The client on a new connection, at the first edge that takes it.

@@ -88,7 +88,7 @@ impl Tracers {
     /// saw as a version was one thing.
     ///
     /// What a tracer is told while its own write is under way has the version before that
-    /// write, so a version that has more than one line is not looked at.
+    /// write, so only versions are looked at that have one line, and one behind the last.
     #[track_caller]
     fn judge(&self) {
         let mut known: BTreeMap<u32, (Line, usize)> = BTreeMap::new();
@@ -104,7 +104,7 @@ impl Tracers {
                     line.version >= last,
                     "tracer {tracer} went back: {around:?}"
                 );
-                let alone = line.version > last
+                let alone = line.version == last + 1
                     && lines
                         .get(place + 1)
                         .is_some_and(|next| next.version > line.version);
