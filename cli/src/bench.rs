@@ -6,6 +6,7 @@ mod peer;
 mod players;
 mod publisher;
 mod report;
+mod so;
 mod stream;
 mod usage;
 
@@ -16,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Fanout(fanout::Flags),
+    So(so::Flags),
     #[command(hide = true)]
     Players(players::Flags),
     #[command(hide = true)]
@@ -25,6 +27,7 @@ pub(crate) enum Command {
 pub(crate) fn main(command: &Command) -> ExitCode {
     match command {
         Command::Fanout(flags) => fanout::main(flags),
+        Command::So(flags) => so::main(flags),
         Command::Players(flags) => players::main(flags),
         Command::Floor(flags) => floor::main(flags),
     }

@@ -90,12 +90,11 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
         let (address, listener) = node::link::duplex(&format!("origin-{index}"));
         pipes.push((address, listener));
     }
-    let founders: BTreeMap<_, _> = std::iter::successors(Some(NonZeroU64::MIN), |number| {
-        number.checked_add(1)
-    })
-    .map(NodeId)
-    .zip(pipes.iter().map(|(address, _)| address.clone()))
-    .collect();
+    let founders: BTreeMap<_, _> =
+        std::iter::successors(Some(NonZeroU64::MIN), |number| number.checked_add(1))
+            .map(NodeId)
+            .zip(pipes.iter().map(|(address, _)| address.clone()))
+            .collect();
     for (index, (address, listener)) in pipes.into_iter().enumerate() {
         let id = format!("origin-{index}");
         let parts = Parts {

@@ -5,8 +5,6 @@
 //!   RTMP, waits for states.
 //! * [`fixture`]: the streams that are published.
 //! * [`judge`]: whether what clients saw of shared objects is what one object would show.
-//! * [`sim`]: the machines of origins and edges in one thread, with everything else made
-//!   from a seed.
 //! * `tests/architecture.rs`: the arrows between the crates and other habits that a
 //!   machine can check.
 //! * `tests/lab_*.rs`: one file per promise of the product.
@@ -26,4 +24,3 @@
 pub mod fixture;
 pub mod judge;
 pub mod lab;
-pub mod sim;

@@ -64,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // A network for tests, which knows nothing of what runs in it.
     ("netlab", &[]),
+    ("sim", &["consensus", "ledger", "member", "model"]),
     // The simulator composes the machines themselves.
     (
         "cluster-tests",

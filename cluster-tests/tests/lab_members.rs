@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use selvage_cluster_tests::judge::{self, Recorder};
 use selvage_cluster_tests::lab::cluster::Node;
-use selvage_cluster_tests::lab::objects::{Member, is_made, until_level};
+use selvage_cluster_tests::lab::objects::{Member, is_made, until_level, with_exact_versions};
 use selvage_cluster_tests::lab::origins::{command, leader_of, standing, until_voters};
 use selvage_cluster_tests::lab::{Cluster, SOON, pace, until};
 
@@ -112,7 +112,7 @@ impl Calm {
             "{} writes, none failed; the slowest answer after {slowest:?}",
             self.made.load(Ordering::Relaxed)
         );
-        judge::demand(&self.recorder.history());
+        judge::demand(&with_exact_versions(self.recorder.history()));
     }
 }
 

@@ -18,7 +18,7 @@ use model::ObjectKind;
 use rustix::process::Signal;
 use selvage_cluster_tests::judge::{self, Answer, Recorder};
 use selvage_cluster_tests::lab::cluster::Node;
-use selvage_cluster_tests::lab::objects::{Member, is_made, set, until_level};
+use selvage_cluster_tests::lab::objects::{Member, is_made, set, until_level, with_exact_versions};
 use selvage_cluster_tests::lab::origins::leader_of;
 use selvage_cluster_tests::lab::{Cluster, SOON, pace, until};
 
@@ -110,7 +110,7 @@ async fn without_a_majority_a_write_is_refused_in_time_and_later_writes_are_made
         }
         assert_eq!(member.over(), None);
     }
-    judge::demand(&recorder.history());
+    judge::demand(&with_exact_versions(recorder.history()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -275,7 +275,7 @@ impl Load {
             self.shared.reconnected.load(Ordering::Relaxed),
             done.iter().map(|w| w.slowest).max().unwrap_or_default()
         );
-        judge::demand(&self.recorder.history());
+        judge::demand(&with_exact_versions(self.recorder.history()));
     }
 }
 

@@ -21,8 +21,18 @@
 //! * messages come at most once, in one order;
 //! * a name has one holder for each epoch, and epochs rise.
 //!
-//! A failure is one line to reproduce: `cargo run -p selvage-cluster-tests --bin sim --
-//! --seed N --trace`.
+//! A failure is one line to reproduce: `cargo run -p selvage-sim -- --seed N
+//! --trace`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    clippy::cast_possible_truncation,
+    reason = "a laboratory: a failure is a panic, and what happens is printed"
+)]
 
 mod client;
 mod dice;
@@ -99,7 +109,7 @@ pub fn run(options: Options) -> Result<Report, String> {
     world.run().map_err(|error| {
         format!(
             "seed {} ({} origins, {} edges, {} clients), at {:?}: {error}\n\
-             again: cargo run --release -p selvage-cluster-tests --bin sim -- --seed {} --trace",
+             again: cargo run --release -p selvage-sim -- --seed {} --trace",
             options.seed,
             options.origins,
             options.edges,

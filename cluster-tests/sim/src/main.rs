@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use selvage_cluster_tests::sim::{Options, Report, run};
+use selvage_sim::{Options, Report, run};
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -72,8 +72,41 @@ impl Truth {
 
     fn fold(&mut self, effect: &Effect) -> Result<(), String> {
         match effect {
-            Effect::Object { key, change, .. } => match change {
-                ObjectChange::Slots { version, slots, .. } => {
+            Effect::Object {
+                key, epoch, change, ..
+            } => match change {
+                ObjectChange::Slots {
+                    version,
+                    cleared,
+                    slots,
+                } => {
+                    let past = self.objects.entry(key.clone()).or_default();
+                    let last = past.last_key_value();
+                    if last.is_some_and(|(last, _)| last >= version) {
+                        return Err(format!(
+                            "{key} changes to version {version} behind {last:?}"
+                        ));
+                    }
+                    let mut now = match last {
+                        Some((_, before)) if before.epoch == *epoch && !cleared => {
+                            before.slots.clone()
+                        }
+                        // All was taken away, or nothing was there.
+                        _ => Slots::new(),
+                    };
+                    for (slot, value) in slots {
+                        match value {
+                            Some(value) => now.insert(slot.clone(), value.clone()),
+                            None => now.remove(slot),
+                        };
+                    }
+                    past.insert(
+                        *version,
+                        Moment {
+                            epoch: *epoch,
+                            slots: now,
+                        },
+                    );
                     for (_, value) in slots {
                         if let Some(value) = value {
                             self.written.insert(value.clone(), (key.clone(), *version));

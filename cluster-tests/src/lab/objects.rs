@@ -12,6 +12,7 @@
 //! tells them apart. Where that may be, the member sends a message to all and waits for it
 //! to come back; the answer has come by then.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use model::{ObjectKind, SlotName};
 use tokio::sync::oneshot;
 
 use crate::judge::history::Connection;
-use crate::judge::{Answer, Ask, Event, Object, Op, Recorder, Slots, Why};
+use crate::judge::{Answer, Ask, Event, History, Object, Op, Record, Recorder, Slots, Why};
 
 /// How long an answer may take at all: longer than any edge of a test lets a write wait.
 pub const ANSWER: Duration = Duration::from_secs(30);
@@ -397,6 +398,68 @@ pub async fn until_level(members: &[&Member]) {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The same history, with the versions of writes as others saw them. An edge that was attached
+/// anew answers with the object's newest version, which may be later than the one that the
+/// write made; whoever was told of the write tells which that was.
+#[must_use]
+pub fn with_exact_versions(mut history: History) -> History {
+    let mut first: BTreeMap<(String, String), u32> = BTreeMap::new();
+    let mut asked: BTreeMap<u64, Vec<(String, String)>> = BTreeMap::new();
+    for record in &history.records {
+        match record {
+            Record::Seen {
+                version, events, ..
+            } => {
+                for event in events {
+                    if let Event::Set { slot, value, .. } = event {
+                        let seen = first.entry((slot.clone(), value.clone()));
+                        let seen = seen.or_insert(*version);
+                        *seen = (*seen).min(*version);
+                    }
+                }
+            }
+            Record::Answer {
+                answer: Answer::Used { version, slots },
+                ..
+            } => {
+                for (slot, value) in slots {
+                    let seen = first.entry((slot.clone(), value.clone()));
+                    let seen = seen.or_insert(*version);
+                    *seen = (*seen).min(*version);
+                }
+            }
+            Record::Ask {
+                ask,
+                what: Ask::Write { ops, .. },
+                ..
+            } => {
+                let sets = ops.iter().filter_map(|op| match op {
+                    Op::Set { slot, value } => Some((slot.clone(), value.clone())),
+                    Op::Remove { .. } | Op::Clear => None,
+                });
+                asked.insert(*ask, sets.collect());
+            }
+            Record::Ask { .. }
+            | Record::Answer { .. }
+            | Record::Open { .. }
+            | Record::Close { .. } => {}
+        }
+    }
+    for record in &mut history.records {
+        if let Record::Answer {
+            ask,
+            answer: Answer::Written { version, .. },
+            ..
+        } = record
+        {
+            let sets = asked.get(ask).into_iter().flatten();
+            let seen = sets.filter_map(|set| first.get(set)).min();
+            *version = seen.copied().unwrap_or(*version).min(*version);
+        }
+    }
+    history
 }
 
 struct Reader {

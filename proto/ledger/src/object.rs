@@ -113,7 +113,7 @@ impl Object {
     /// Writes a batch, or refuses all of it because of a limit, which is named.
     ///
     /// An operation is accepted if the last writer wins, if the session has seen the slot's
-    /// newest change, or if that change is its own. A batch that changes something makes
+    /// newest change, or if that change is its own; a clear always is. A batch that changes something makes
     /// one version. A value that is there already and a removal of what is not there are
     /// accepted and change nothing.
     pub(crate) fn write(&mut self, batch: &Batch<'_>) -> Result<Written, &'static str> {
@@ -131,18 +131,11 @@ impl Object {
                 }
                 SlotOp::Set { slot, value } => (slot, Some(value)),
                 SlotOp::Remove { slot } => (slot, None),
+                // It does not depend on what was seen, and a client that asks for it could not
+                // be told of a refusal: there is no slot that the answer could name.
                 SlotOp::Clear => {
-                    let mut others = self.slots.iter();
-                    if cleared
-                        || others.all(|(name, slot)| {
-                            staged.contains_key(name) || accepts(batch, seen, Some(slot.stamp))
-                        })
-                    {
-                        cleared = true;
-                        staged.clear();
-                    } else {
-                        refuse(&mut refused, place);
-                    }
+                    cleared = true;
+                    staged.clear();
                     continue;
                 }
             };

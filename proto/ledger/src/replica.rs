@@ -32,10 +32,9 @@
 //!
 //! # What is lost
 //!
-//! Messages to all that are applied while an edge is not attached are not told to its
-//! clients later: the ledger keeps slots, not messages. The sender's own edge tells it
-//! when the answer comes; and if its clients have heard a later message of that sender by
-//! then, it tells only the sender.
+//! Messages to all that are applied while an edge is not attached are told to its clients
+//! when it attaches and the origin still remembers them, which it does for a while; the
+//! ledger itself keeps slots, not messages. A sender is told in any case.
 
 mod answers;
 mod asks;
@@ -205,8 +204,11 @@ impl Replica {
                 self.outputs.push_back(Output::Reattach);
                 return Ok(());
             }
-            (Link::Attached, ToEdge::Attached { .. }) => return Err(Misbehaviour::AttachedTwice),
-            (Link::Attached, _) | (Link::Attaching { .. }, ToEdge::Attached { .. }) => {}
+            (Link::Attached, ToEdge::Attached { .. } | ToEdge::Resumed { .. }) => {
+                return Err(Misbehaviour::AttachedTwice);
+            }
+            (Link::Attached, _)
+            | (Link::Attaching { .. }, ToEdge::Attached { .. } | ToEdge::Resumed { .. }) => {}
             (Link::Attaching { again: true }, _) => return Ok(()),
             (Link::Attaching { again: false } | Link::Detached, _) => {
                 return Err(Misbehaviour::NotAttached);
@@ -219,6 +221,7 @@ impl Replica {
                 objects,
                 streams,
             } => self.attached(index, known, objects, streams, now),
+            ToEdge::Resumed { index } => self.resumed(index, now),
             ToEdge::Stream { key, state } => {
                 self.stream_is(key, state);
                 Ok(())

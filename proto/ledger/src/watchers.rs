@@ -5,6 +5,8 @@
 //! message; who is told the same is sent the same bytes. Nothing is kept for edges that are
 //! not attached: who comes back says what it has and is told the difference.
 
+mod recent;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -90,6 +92,7 @@ pub struct Watchers {
     attached: BTreeMap<EdgeLife, AttachId>,
     followers: BTreeMap<StreamKey, BTreeSet<AttachId>>,
     barriers: Barriers,
+    recent: recent::Recent,
     applied: LogIndex,
     leader: Option<NodeId>,
     leaving: bool,
@@ -220,6 +223,9 @@ impl Watchers {
 
     /// An entry was applied: to be called at once after [`Ledger::apply`].
     pub fn handle_applied(&mut self, ledger: &Ledger, applied: &Applied) {
+        if !applied.effects.is_empty() {
+            self.recent.push(applied);
+        }
         self.tell(ledger, applied);
         self.handle_progress(ledger);
     }
@@ -235,6 +241,7 @@ impl Watchers {
     /// The ledger was replaced by one from a snapshot. What happened in between is not
     /// known here, so every edge must attach anew and be told the difference.
     pub fn handle_restored(&mut self, ledger: &Ledger) {
+        self.recent.restart(ledger.applied());
         let ids: Vec<AttachId> = self.attached.values().copied().collect();
         for id in ids {
             self.refuse(id, Refusal::Restored);
@@ -388,9 +395,9 @@ impl Watchers {
         };
         let Hello {
             edge,
+            seen,
             objects,
             streams,
-            ..
         } = hello;
         if let Some(old) = self.attached.get(&edge).copied() {
             self.refuse(old, Refusal::Superseded);
@@ -399,35 +406,87 @@ impl Watchers {
         for key in &streams {
             self.followers.entry(key.clone()).or_default().insert(id);
         }
-        let message = ToEdge::Attached {
-            index: ledger.applied(),
-            known: ledger.knows(&edge),
-            objects: objects
-                .into_iter()
-                .filter(|(key, _, _)| ledger.has_open(key, &edge))
-                .filter_map(|(key, epoch, version)| {
-                    let sync = ledger.sync(&key, Some((epoch, version)))?;
-                    Some((key, sync))
-                })
-                .collect(),
-            streams: streams
-                .iter()
-                .map(|key| (key.clone(), ledger.stream(key)))
-                .collect(),
-        };
+        let follows: BTreeSet<StreamKey> = streams.iter().cloned().collect();
+        let missed = self.missed(&edge, seen, &follows, ledger);
+        let known = ledger.knows(&edge);
         self.attachments.insert(
             id,
             Attachment::Attached {
-                edge,
-                follows: streams.into_iter().collect(),
+                edge: edge.clone(),
+                follows,
                 barriers: 0,
             },
         );
-        self.send(id, &message);
+        match missed {
+            Some(missed) => {
+                self.send(id, &ToEdge::Resumed { index: seen });
+                for applied in missed {
+                    self.send(id, &ToEdge::Applied(applied));
+                }
+            }
+            None => {
+                let objects = objects
+                    .into_iter()
+                    .filter(|(key, _, _)| ledger.has_open(key, &edge))
+                    .filter_map(|(key, epoch, version)| {
+                        let sync = ledger.sync(&key, Some((epoch, version)))?;
+                        Some((key, sync))
+                    })
+                    .collect();
+                let message = ToEdge::Attached {
+                    index: ledger.applied(),
+                    known,
+                    objects,
+                    streams: streams
+                        .iter()
+                        .map(|key| (key.clone(), ledger.stream(key)))
+                        .collect(),
+                };
+                self.send(id, &message);
+            }
+        }
         self.send(id, &ToEdge::Leader(self.leader));
         if self.leaving {
             self.send(id, &ToEdge::Leaving);
         }
+    }
+
+    /// What concerns the edge of what was applied behind what it has seen, if all of it is
+    /// remembered. An edge that this state does not know is told the state.
+    fn missed(
+        &self,
+        edge: &EdgeLife,
+        seen: LogIndex,
+        follows: &BTreeSet<StreamKey>,
+        ledger: &Ledger,
+    ) -> Option<Vec<Applied>> {
+        if seen == LogIndex(0) || !ledger.knows(edge) {
+            return None;
+        }
+        let concerns = |effect: &Effect| match effect {
+            Effect::Answer { to, .. }
+            | Effect::Challenge { to, .. }
+            | Effect::Claim { to, .. }
+            | Effect::EdgeLost { edge: to } => to == edge,
+            // Of an object that it has opened or closed meanwhile it hears in the answers.
+            Effect::Object { key, .. } => ledger.has_open(key, edge),
+            Effect::Stream { key, .. } => follows.contains(key),
+            Effect::Locked { .. } | Effect::Unlocked { .. } | Effect::Home { .. } => false,
+        };
+        let missed = self.recent.since(seen)?.filter_map(|applied| {
+            let effects: Vec<Effect> = applied
+                .effects
+                .iter()
+                .filter(|effect| concerns(effect))
+                .cloned()
+                .collect();
+            (!effects.is_empty()).then(|| Applied {
+                index: applied.index,
+                trace: applied.trace.clone(),
+                effects,
+            })
+        });
+        Some(missed.collect())
     }
 
     // ----- what they ask

@@ -53,6 +53,12 @@ pub enum ToEdge {
         /// Streams it follows.
         streams: Vec<(StreamKey, StreamState)>,
     },
+    /// The edge is attached, as [`Self::Attached`], and knows nothing anew: all that happened
+    /// behind what it has seen follows.
+    Resumed {
+        /// What it has seen.
+        index: LogIndex,
+    },
     /// How a stream stands that the edge began to follow.
     Stream {
         /// Which.

@@ -106,7 +106,7 @@ pub enum SlotOp {
         /// Which.
         slot: SlotName,
     },
-    /// Take every slot away.
+    /// Take every slot away, whatever they are: never refused.
     Clear,
 }
 

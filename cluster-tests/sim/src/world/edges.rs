@@ -8,7 +8,7 @@ use ledger::watchers::AttachId;
 use model::EdgeId;
 
 use super::{Conn, Event, Outcome, World};
-use crate::sim::net::Host;
+use crate::net::Host;
 
 impl World {
     pub(super) fn start_edge(&mut self, place: usize) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use consensus::Role;
 
 use super::{Event, Mend, Outcome, World};
-use crate::sim::net::Host;
+use crate::net::Host;
 
 impl World {
     pub(super) fn fault(&mut self) -> Outcome {

@@ -7,8 +7,8 @@ use ledger::replica::{Access, ClaimOutcome, Subscriber, SubscriberId};
 use model::{Epoch, OriginId, Policy, SessionId};
 
 use super::{Event, Outcome, World};
-use crate::sim::client::Wish;
-use crate::sim::publisher::Publisher;
+use crate::client::Wish;
+use crate::publisher::Publisher;
 
 impl World {
     pub(super) fn publish(&mut self) -> Outcome {

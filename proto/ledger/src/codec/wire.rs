@@ -123,6 +123,10 @@ impl Coded for ToEdge {
                 node.put(to);
             }
             Self::Leaving => to.push(5),
+            Self::Resumed { index } => {
+                to.push(6);
+                index.put(to);
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
@@ -143,6 +147,9 @@ impl Coded for ToEdge {
             },
             4 => Self::Leader(Coded::take(from)?),
             5 => Self::Leaving,
+            6 => Self::Resumed {
+                index: Coded::take(from)?,
+            },
             tag => return Reader::no_case("message of an origin", tag),
         })
     }

@@ -55,12 +55,7 @@ impl Replica {
             }
             What::Send { key, payload } => {
                 if let Some(who) = who {
-                    let is_newest = self.sessions.get_mut(&id).is_some_and(|session| {
-                        let before = session.heard;
-                        session.heard = before.max(seq);
-                        before < seq
-                    });
-                    self.send_answered(who, &key, payload, &answer, is_newest);
+                    self.send_answered(who, &key, payload, &answer);
                 }
             }
             What::Lock { key, call, .. } => {
@@ -117,9 +112,6 @@ impl Replica {
         now: Instant,
     ) -> Result<(), Misbehaviour> {
         if answer == Answer::Done {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.heard = session.heard.max(seq);
-            }
             self.take(id, seq, now);
             self.pump(id, now);
             self.finish_if_drained(id, now);
@@ -222,17 +214,14 @@ impl Replica {
         key: &ObjectKey,
         payload: Bytes,
         answer: &Answer,
-        is_newest: bool,
     ) {
         let status = match answer {
-            // It was applied while the edge was not attached, so nobody here has seen it.
-            // If they have heard a later one of the same sender, the order counts for more.
+            // It was applied before: through another edge, or while this one was not attached.
+            // Whoever is here has heard it, or what follows it; the sender has its answer.
             Answer::Done => {
                 let event = ObjectEvent::Send(payload);
                 let object = self.objects.get(key);
-                if is_newest {
-                    self.tell_everybody(key, event);
-                } else if object.is_some_and(|object| object.told(who).is_some()) {
+                if object.is_some_and(|object| object.told(who).is_some()) {
                     self.tell(Recipients::One(who), key, vec![event]);
                 }
                 return;

@@ -421,7 +421,7 @@ impl Replica {
             .collect();
         let mut refused = Vec::new();
         for seq in behind.into_iter().rev() {
-            let handed = session.get(seq).is_some_and(|asked| asked.handed);
+            let handed = session.may_be_made(seq);
             refused.extend(session.withdraw(seq).map(|what| (what, handed)));
         }
         for (what, handed) in refused.into_iter().rev() {
@@ -501,7 +501,7 @@ impl Replica {
         let mut late = Vec::new();
         // From the last: what is taken out renumbers what stands behind it.
         for seq in session.overdue(now).into_iter().rev() {
-            let handed = session.get(seq).is_some_and(|asked| asked.handed);
+            let handed = session.may_be_made(seq);
             let who = session.asker(seq);
             late.extend(session.withdraw(seq).map(|what| (who, what, handed)));
         }

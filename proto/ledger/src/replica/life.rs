@@ -103,6 +103,23 @@ impl Replica {
         Ok(())
     }
 
+    /// The origin goes on where the last one stopped.
+    pub(super) fn resumed(&mut self, index: LogIndex, now: Instant) -> Result<(), Misbehaviour> {
+        if index != self.seen {
+            return Err(Misbehaviour::Behind);
+        }
+        self.link = Link::Attached;
+        self.leader = None;
+        self.timers
+            .set(Timer::Reattach, now + limits::REATTACH_AFTER);
+        for session in self.sessions.values_mut() {
+            session.rewind();
+        }
+        self.ask_barrier();
+        self.pump_all(now);
+        Ok(())
+    }
+
     /// Who leads, as far as the origin knows.
     pub(super) fn leader_is(&mut self, leader: Option<NodeId>, now: Instant) {
         let before = std::mem::replace(&mut self.leader, leader);

@@ -31,8 +31,6 @@ pub(super) struct Session {
     /// The gap that the ledger told of last, until there is progress: it tells of it once
     /// for each request behind the gap.
     gap: Option<u64>,
-    /// The newest message to all that was told to all.
-    pub(super) heard: u64,
     /// How long to wait before proposing again.
     pub(super) pause: Duration,
 }
@@ -169,7 +167,6 @@ impl Session {
             cursor: next,
             floor: 1,
             gap: None,
-            heard: 0,
             pause: RETRY_FIRST,
         }
     }
@@ -205,7 +202,7 @@ impl Session {
     /// Whether the client waits for an earlier answer about the same object. It is told in
     /// order what became of its requests; answers come in another order when what asks
     /// for one again is lost.
-    fn is_behind(&self, asked: &Asked) -> bool {
+    pub(super) fn is_behind(&self, asked: &Asked) -> bool {
         let concerned = |asked: &Asked| match &asked.what {
             What::Write { key, .. } | What::Send { key, .. } if !asked.silent => Some(key.clone()),
             What::Write { .. }
@@ -256,6 +253,12 @@ impl Session {
     /// Whether the ledger may remember the session.
     pub(super) fn is_known(&self) -> bool {
         self.floor > 1 || self.requests.iter().any(|asked| asked.handed)
+    }
+
+    /// Whether the request may be in the log, now or later. One of a client that comes back
+    /// with its numbers may have been handed over by the edge where it was before.
+    pub(super) fn may_be_made(&self, seq: u64) -> bool {
+        self.durable || self.get(seq).is_some_and(|asked| asked.handed)
     }
 
     pub(super) fn get(&self, seq: u64) -> Option<&Asked> {

@@ -75,7 +75,13 @@ impl Replica {
                     by,
                     change,
                 } => {
-                    let answer = by.and_then(|by| answers.remove(&by).map(|answer| (by, answer)));
+                    let answer = by.and_then(|by| {
+                        let answer = match answers.remove(&by) {
+                            None if self.is_sending(by, &key, &change) => Some(Answer::Done),
+                            answer => answer,
+                        };
+                        answer.map(|answer| (by, answer))
+                    });
                     self.object_changed(&key, epoch, change, answer, now)?;
                 }
                 Effect::Stream { key, state } => self.stream_is(key, state),
@@ -161,6 +167,22 @@ impl Replica {
                 }
             }
         }
+    }
+
+    /// Whether this is a message that a client here has asked for, and that was made by the
+    /// edge where it was before: it hears it with the others, which is its answer.
+    fn is_sending(&self, (session, seq): Asker, key: &ObjectKey, change: &ObjectChange) -> bool {
+        let Some(session) = self.sessions.get(&session) else {
+            return false;
+        };
+        matches!(change, ObjectChange::Send { .. })
+            && session.get(seq).is_some_and(|asked| {
+                matches!(asked.what, What::Send { .. }) && !session.is_behind(asked)
+            })
+            && session.asker(seq).is_some_and(|who| {
+                let object = self.objects.get(key);
+                object.is_some_and(|object| object.told(who).is_some())
+            })
     }
 
     /// The subscriber who waits for what becomes of a write.
