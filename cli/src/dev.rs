@@ -87,7 +87,7 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
     let logs = flags.data.as_deref().unwrap_or(scratch.path());
     let mut pipes = Vec::new();
     for index in 0..flags.origins {
-        let (address, listener) = node::link::duplex(&format!("origin-{index}"));
+        let (address, listener) = node::link::duplex(format!("origin-{index}"));
         pipes.push((address, listener));
     }
     let founders: BTreeMap<_, _> =

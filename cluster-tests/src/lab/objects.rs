@@ -12,6 +12,8 @@
 //! tells them apart. Where that may be, the member sends a message to all and waits for it
 //! to come back; the answer has come by then.
 
+mod telling;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,14 +21,14 @@ use std::time::{Duration, Instant};
 
 use amf::Value;
 use client::{
-    Change, Error, NetConnection, ObjectEvent, Options, SharedObject, SharedObjectEvents, SyncCode,
-    SyncEvent, Target,
+    Error, NetConnection, ObjectEvent, Options, SharedObject, SharedObjectEvents, SyncEvent, Target,
 };
 use model::{ObjectKind, SlotName};
 use tokio::sync::oneshot;
 
+use self::telling::{About, is_about, told, written};
 use crate::judge::history::Connection;
-use crate::judge::{Answer, Ask, Event, History, Object, Op, Record, Recorder, Slots, Why};
+use crate::judge::{Answer, Ask, Event, History, Object, Op, Record, Recorder, Slots};
 
 /// How long an answer may take at all: longer than any edge of a test lets a write wait.
 pub const ANSWER: Duration = Duration::from_secs(30);
@@ -589,115 +591,6 @@ impl Seen {
             }
         }
         events
-    }
-}
-
-fn told(change: &Change, asked: Option<&Asked>) -> Event {
-    let slot = change.name.clone();
-    let wanted = asked.and_then(|asked| {
-        let Ask::Write { ops, .. } = &asked.what else {
-            return None;
-        };
-        ops.iter().rev().find(|op| slot_of(op) == Some(&*slot))
-    });
-    let seemed = asked.is_some_and(|asked| asked.seeming.is_some());
-    let why = match change.code {
-        SyncCode::Clear => return Event::Clear,
-        SyncCode::Delete => return Event::Remove { slot },
-        SyncCode::Success => Why::Accepted,
-        SyncCode::Reject => Why::Refused,
-        // It seemed to be refused, and now it is.
-        SyncCode::Change if seemed && wanted.is_some() => Why::Refused,
-        SyncCode::Change => Why::Changed,
-    };
-    // Our own writes that are under way show in the object before they are made.
-    let value = match wanted {
-        Some(Op::Set { value, .. }) if why == Why::Accepted => Some(value.clone()),
-        _ => change.value.as_ref().map(text),
-    };
-    match value {
-        Some(value) => Event::Set { slot, value, why },
-        None => Event::Remove { slot },
-    }
-}
-
-fn slot_of(op: &Op) -> Option<&str> {
-    match op {
-        Op::Set { slot, .. } | Op::Remove { slot } => Some(slot),
-        Op::Clear => None,
-    }
-}
-
-fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| format!("{value:?}"), str::to_owned)
-}
-
-/// What a message has to do with a request.
-enum About {
-    /// It answers.
-    Answer,
-    /// It tells of slots that were asked for: a refusal, or a change that crossed the request.
-    Slots,
-    /// Nothing.
-    Others,
-}
-
-fn is_about(asked: &Ask, sync: &SyncEvent) -> About {
-    let Ask::Write { ops, .. } = asked else {
-        return About::Others;
-    };
-    let of = |op: &Op, code: SyncCode| {
-        let mut list = sync.list.iter();
-        list.any(|change| change.code == code && slot_of(op).unwrap_or_default() == change.name)
-    };
-    let answers = |op: &Op| match op {
-        Op::Set { .. } => of(op, SyncCode::Success),
-        Op::Clear => of(op, SyncCode::Clear),
-        Op::Remove { .. } => false,
-    };
-    if ops.iter().any(answers) {
-        return About::Answer;
-    }
-    let told = |op: &Op| {
-        sync.list
-            .iter()
-            .any(|change| Some(&*change.name) == slot_of(op))
-    };
-    if ops.iter().any(told) {
-        About::Slots
-    } else {
-        About::Others
-    }
-}
-
-/// What a message that answers says about each step.
-fn written(asked: &Ask, sync: &SyncEvent) -> Answer {
-    let ops: &[Op] = if let Ask::Write { ops, .. } = asked {
-        ops
-    } else {
-        &[]
-    };
-    let refused = ops.iter().enumerate().filter_map(|(place, op)| {
-        let slot = slot_of(op)?;
-        let told = sync.list.iter().rev().find(|change| change.name == slot);
-        let of = |code| {
-            let mut list = sync.list.iter();
-            list.any(|change| change.name == slot && change.code == code)
-        };
-        // It may have been written over by now.
-        let is_made = match op {
-            Op::Set { .. } => of(SyncCode::Success),
-            Op::Remove { .. } => of(SyncCode::Delete),
-            Op::Clear => true,
-        };
-        let holds = told.and_then(|told| told.value.as_ref().map(text));
-        (!is_made).then_some((place, holds))
-    });
-    Answer::Written {
-        version: sync.version,
-        refused: refused.collect(),
     }
 }
 
