@@ -168,13 +168,6 @@ impl Cluster {
         .await
     }
 
-    /// How many vote, as one of them sees it.
-    pub(crate) async fn voters(&self, index: usize) -> usize {
-        let status = self.status(index).await;
-        let members = status.map(|status| status.members).unwrap_or_default();
-        members.iter().filter(|member| member.voter).count()
-    }
-
     pub(crate) async fn until_voters(&self, count: usize) {
         self.until(|statuses| {
             let voters = |status: &ClusterStatus| status.members.iter().filter(|m| m.voter).count();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use consensus::{Change, Membership, Node, Progress, Role, SnapshotMeta, Ticket};
+use consensus::{Change, Membership, Node, Peer, Progress, Role, SnapshotMeta, Ticket};
 use ledger::watchers::{self, AttachId, Watchers};
 use ledger::wire::ToOrigin;
 use ledger::{Command, Leases, Ledger};
@@ -551,11 +551,15 @@ impl Member {
             return;
         }
         let status = self.node.status();
+        let caught_up = |peer: &Peer| match peer.progress {
+            Progress::Replicating => peer.matched.0 + PROMOTE_LAG >= status.commit.0,
+            // One that was sent the state is sent nothing else while nothing is written,
+            // and lacks nothing then.
+            Progress::Probing => peer.matched >= status.last,
+            Progress::Snapshot => false,
+        };
         let ready = status.peers.iter().find(|peer| {
-            status.membership.learners.contains(&peer.id)
-                && peer.active
-                && peer.progress == Progress::Replicating
-                && peer.matched.0 + PROMOTE_LAG >= status.commit.0
+            status.membership.learners.contains(&peer.id) && peer.active && caught_up(peer)
         });
         if let Some(ready) = ready {
             // Another change may be under way; then it is this one's turn later.
