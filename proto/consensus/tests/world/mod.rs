@@ -107,7 +107,8 @@ pub struct World {
     /// The judge's memory.
     decided: BTreeMap<u64, (u64, Bytes)>,
     leaders: BTreeMap<u64, u64>,
-    pub reads: BTreeMap<u64, (u64, u64)>,
+    /// What was answered: by whom and by what number it was asked.
+    pub reads: BTreeMap<(u64, u64), u64>,
     pub roles: Vec<(u64, Role, u64)>,
     pub snapshots_sent: u64,
     pub misbehaved: Vec<Error>,
@@ -486,7 +487,8 @@ impl World {
                 Output::ReadReady { ctx, index } => {
                     let applied = self.seats[&number].applied;
                     assert!(applied >= index.0, "what is read is applied");
-                    self.reads.insert(ctx, (number, index.0));
+                    let before = self.reads.insert((number, ctx), index.0);
+                    assert!(before.is_none(), "one question, two answers");
                 }
                 Output::Role { role, term, .. } => {
                     self.roles.push((number, role, term));
