@@ -50,17 +50,16 @@ async fn four_clients_at_two_edges_who_write_at_once_see_one_history() {
                     _ => vec![set(&own, &value)],
                 };
                 let wanted = ops.len();
-                match member.write(ops).await {
-                    Answer::Written { refused: no, .. } => {
-                        refused += no.len();
-                        assert!(
-                            no.is_empty() || round % 4 != 3,
-                            "nobody else writes {own}, and {value} was refused: {no:?}"
-                        );
-                        assert!(no.len() < wanted || wanted == 1, "{own} was refused too");
-                    }
-                    other => panic!("{value} of client {client} became {other:?}"),
-                }
+                let answer = member.write(ops).await;
+                let Answer::Written { refused: no, .. } = answer else {
+                    panic!("{value} of client {client} became {answer:?}");
+                };
+                refused += no.len();
+                assert!(
+                    no.is_empty() || round % 4 != 3,
+                    "nobody else writes {own}, and {value} was refused: {no:?}"
+                );
+                assert!(no.len() < wanted || wanted == 1, "{own} was refused too");
             }
             (member, refused)
         }));
