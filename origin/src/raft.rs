@@ -13,7 +13,6 @@
 //! (`cluster.peers`), what an origin says of itself when it speaks, and the membership, which
 //! holds the address that each was founded or added with.
 
-mod about;
 mod desk;
 mod driver;
 mod founding;
@@ -25,7 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use member::Member;
+use member::{Member, about};
 use model::NodeId;
 use tokio::sync::{mpsc, watch};
 

@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use fabric::v1::cluster_client::ClusterClient;
 use fabric::v1::{AddRequest, ClusterStatus, StatusRequest};
-use member::Restored;
+use member::{Restored, about};
 use model::NodeId;
 use node::link::Address;
 
 use super::desk::{Desk, Stage};
-use super::{Error, about, record};
+use super::{Error, record};
 use crate::log::Log;
 
 /// How often others are asked.

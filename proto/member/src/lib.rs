@@ -39,7 +39,12 @@
 //! A newcomer starts with [`Restored::default`], is added by the leader
 //! ([`propose_membership`](Member::propose_membership)), is sent the state, and votes by
 //! itself when it has caught up.
+//!
+//! When a name is no member's any more, whoever leads tells the ledger so
+//! ([`Command::OriginRemoved`](ledger::Command::OriginRemoved)): what was placed there has no
+//! place then.
 
+pub mod about;
 pub mod limits;
 
 mod error;

@@ -1,6 +1,6 @@
 //! The machine.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +9,9 @@ use consensus::{Change, Membership, Node, Peer, Progress, Role, SnapshotMeta, Ti
 use ledger::watchers::{self, AttachId, Watchers};
 use ledger::wire::ToOrigin;
 use ledger::{Command, Leases, Ledger};
-use model::{LogIndex, NodeId};
+use model::{LogIndex, NodeId, OriginId};
 
+use crate::about;
 use crate::error::{Error, RestoreError};
 use crate::limits::{PROMOTE_LAG, WAITING_BYTES_MAX, WAITING_MAX};
 use crate::output::{Output, Restored, Setup, Status};
@@ -38,6 +39,8 @@ pub struct Member {
     saving: Option<LogIndex>,
     leads: bool,
     next_contacts: Instant,
+    /// Names that are no member's any more, and of which the ledger was not told.
+    gone: BTreeSet<OriginId>,
     leaving: bool,
     disowned: bool,
 }
@@ -84,6 +87,7 @@ impl Member {
             saving: None,
             leads: false,
             next_contacts: now + setup.contacts_every,
+            gone: BTreeSet::new(),
             leaving: false,
             disowned: false,
             setup,
@@ -112,6 +116,7 @@ impl Member {
             self.next_contacts = now + self.setup.contacts_every;
             self.tell_contacts();
             self.promote();
+            self.tell_gone();
         }
         self.drain();
     }
@@ -429,7 +434,7 @@ impl Member {
                 term,
                 membership,
             } => {
-                self.at.membership = membership.clone();
+                self.now_belong(membership.clone());
                 self.passed_over(index, term, 0);
                 self.outputs.push_back(Output::Membership(membership));
             }
@@ -471,6 +476,9 @@ impl Member {
         let applied = self.ledger.apply(index, command);
         self.watchers.handle_applied(&self.ledger, &applied);
         self.leases.handle_applied(&applied, self.now);
+        if let Command::OriginRemoved(origin) = command {
+            self.gone.remove(origin);
+        }
         if !applied.effects.is_empty() {
             self.outputs.push_back(Output::Applied(Arc::new(applied)));
         }
@@ -522,10 +530,33 @@ impl Member {
         self.saving = None;
         self.watchers.handle_restored(&self.ledger);
         self.leases.handle_role(self.leads, &self.ledger, self.now);
-        let index = snapshot.index;
+        let SnapshotMeta {
+            index,
+            term,
+            membership,
+        } = snapshot;
+        (self.at.index, self.at.term) = (index, term);
+        self.now_belong(membership.clone());
         self.outputs.push_back(Output::Restored { index });
-        self.outputs
-            .push_back(Output::Membership(snapshot.membership));
+        self.outputs.push_back(Output::Membership(membership));
+    }
+
+    /// Who belongs to the cluster has changed.
+    fn now_belong(&mut self, membership: Membership) {
+        let names = about::names(&membership);
+        self.gone.extend(about::names(&self.at.membership));
+        self.gone.retain(|name| !names.contains(name));
+        self.at.membership = membership;
+    }
+
+    /// Every member keeps the names until the ledger was told, so that the next leader tells
+    /// it what the one before did not.
+    fn tell_gone(&mut self) {
+        if self.leads {
+            for origin in self.gone.clone() {
+                self.wait(Command::OriginRemoved(origin).encode());
+            }
+        }
     }
 
     /// The leader must know of every edge that any member hears of.

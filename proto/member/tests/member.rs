@@ -14,8 +14,8 @@ use consensus::{Change, Role};
 use ledger::wire::{ToEdge, ToOrigin};
 use ledger::{Effect, Request};
 use model::{
-    AppInstance, AppName, Epoch, InstanceName, ObjectKey, ObjectKind, ObjectName, Policy, SlotName,
-    SlotOp, SlotValue, Version, VhostName,
+    AppInstance, AppName, Epoch, InstanceName, ObjectKey, ObjectKind, ObjectName, OriginId, Policy,
+    SlotName, SlotOp, SlotValue, StreamKey, StreamName, Version, VhostName,
 };
 use selvage_member::{Error, Restored};
 
@@ -290,6 +290,106 @@ fn a_node_that_lost_its_folder_does_not_vote_and_joins_under_a_new_number() {
         let membership = cluster.member(4).status().log.membership;
         membership.voters.contains(&id(4)) && !membership.has(id(lost))
     });
+}
+
+/// Asks an edge's questions in its own session, and waits for each answer.
+fn ask_all(cluster: &mut Cluster, at: u64, name: &str, from: u64, requests: Vec<Request>) {
+    for (seq, request) in (from..).zip(requests) {
+        cluster.ask(at, 7, name, 7, seq, request);
+        cluster.until("answered", |cluster| cluster.answer(7, 7, seq).is_some());
+    }
+}
+
+fn remove(cluster: &mut Cluster, leader: u64, gone: u64) {
+    let remove = [Change::Remove { id: id(gone) }];
+    cluster
+        .change(leader, |member| member.propose_membership(&remove))
+        .unwrap();
+}
+
+#[test]
+fn what_was_placed_at_an_origin_that_is_removed_has_no_place_though_the_leader_is_lost() {
+    let (mut cluster, leader) = Cluster::elected(3);
+    let gone = follower(leader);
+    let stays = follower(gone);
+    cluster.edge(7, "edge-0", stays);
+    let stream = StreamKey {
+        at: key().at,
+        name: StreamName::new("camera").unwrap(),
+    };
+    let claim = Request::Claim {
+        key: stream.clone(),
+        publication: 1,
+        token: Bytes::new(),
+        above: Epoch(0),
+    };
+    ask_all(&mut cluster, stays, "edge-0", 2, vec![claim]);
+    let epoch = cluster.member(stays).ledger().stream(&stream).epoch;
+    let origin = OriginId::new(&format!("origin-{gone}")).unwrap();
+    let place = Request::Place {
+        key: stream.clone(),
+        epoch,
+        origin: origin.clone(),
+    };
+    let home = Request::Home {
+        at: key().at,
+        origin: origin.clone(),
+    };
+    ask_all(&mut cluster, stays, "edge-0", 3, vec![place, home]);
+    let placed = |cluster: &Cluster| cluster.member(stays).ledger().stream(&stream).origin;
+    assert_eq!(placed(&cluster), Some(origin));
+    remove(&mut cluster, leader, gone);
+    // Before it has told the ledger anything.
+    cluster.stop(leader);
+    cluster.start(leader);
+    cluster.until("no place", |cluster| placed(cluster).is_none());
+    let homes = cluster.member(stays).ledger().home(&key().at).cloned();
+    assert_eq!(homes, None);
+    // It is said once.
+    cluster.run(2_000);
+    let said = cluster.member(stays).ledger().applied();
+    cluster.run(2_000);
+    assert_eq!(cluster.member(stays).ledger().applied(), said);
+}
+
+#[test]
+fn a_member_that_was_given_a_state_keeps_the_membership_in_it() {
+    let (mut cluster, leader) = Cluster::elected(3);
+    let lagging = follower(leader);
+    cluster.stop(lagging);
+    cluster.snapshot_entries = 20;
+    // Thresholds are those of a life.
+    for one in (1..=3).filter(|one| *one != lagging) {
+        cluster.stop(one);
+        cluster.start(one);
+    }
+    cluster.until("a leader", |cluster| cluster.leader().is_some());
+    let leader = cluster.leader().unwrap();
+    cluster.edge(7, "edge-0", leader);
+    cluster.seat(9, stamp(9), Restored::default());
+    let add = Change::AddLearner {
+        id: id(9),
+        about: about(9),
+    };
+    cluster
+        .change(leader, |member| member.propose_membership(&[add]))
+        .unwrap();
+    let votes = |cluster: &Cluster, at| {
+        let membership = cluster.member(at).status().log.membership;
+        membership.voters.contains(&id(9))
+    };
+    cluster.until("a voter", |cluster| votes(cluster, leader));
+    ask_all(&mut cluster, leader, "edge-0", 2, vec![open(); 60]);
+    assert!(cluster.member(leader).status().log.first.0 > 20);
+    cluster.start(lagging);
+    agree(&mut cluster, &[1, 2, 3, 9]);
+    assert!(cluster.snapshots >= 1);
+    // It saves a state of its own, and begins with it.
+    ask_all(&mut cluster, leader, "edge-0", 62, vec![open(); 30]);
+    agree(&mut cluster, &[1, 2, 3, 9]);
+    cluster.stop(lagging);
+    cluster.start(lagging);
+    assert!(votes(&cluster, lagging));
 }
 
 #[test]

@@ -354,8 +354,6 @@ pub fn command(name: &str, session: u128, seq: u64, request: Request) -> Bytes {
 }
 
 pub fn about(number: u64) -> About {
-    About {
-        stamp: stamp(number),
-        text: Bytes::from("origin"),
-    }
+    let name = format!("origin-{number}");
+    selvage_member::about::write(stamp(number), &name, "somewhere:1")
 }
