@@ -21,6 +21,8 @@
     reason = "this library is only linked into tests, whose failures are panics"
 )]
 
+pub mod dice;
 pub mod fixture;
 pub mod judge;
 pub mod lab;
+pub mod nemesis;

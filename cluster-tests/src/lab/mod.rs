@@ -2,6 +2,10 @@
 
 pub mod arena;
 pub mod cluster;
+pub mod crowd;
+pub mod disk;
+pub mod facade;
+pub mod field;
 pub mod http;
 pub mod live;
 pub mod objects;

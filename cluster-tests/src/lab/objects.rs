@@ -66,6 +66,9 @@ struct Desk {
     seen: Seen,
     /// What was told since the request that is under way.
     held: Vec<Event>,
+    /// The version that was written down last: messages that come while others are held
+    /// belong to it.
+    noted: u32,
     asked: Option<Asked>,
 }
 
@@ -184,6 +187,7 @@ impl Member {
         let (version, slots) = (seen.version, seen.slots.clone());
         pen.answer(ask, Answer::Used { version, slots });
         let desk = Arc::new(Mutex::new(Desk {
+            noted: version,
             seen,
             ..Desk::default()
         }));
@@ -375,8 +379,18 @@ impl Member {
         self.client
     }
 
+    /// The name of its object.
+    pub fn object(&self) -> &str {
+        &self.object.name
+    }
+
     /// Leaves, in good order.
     pub async fn leave(self) {
+        self.hang_up().await;
+    }
+
+    /// Leaves, in good order; what it has seen can still be looked at.
+    pub async fn hang_up(&self) {
         self.pen.close();
         let _already_over = self.nc.close().await;
     }
@@ -531,7 +545,7 @@ impl Reader {
                 let id = args.first().and_then(Value::as_str).unwrap_or("?");
                 let id = id.to_owned();
                 let event = Event::Send { id: id.clone() };
-                self.pen.seen(&self.object, desk.seen.version, vec![event]);
+                self.pen.seen(&self.object, desk.noted, vec![event]);
                 desk.seen.messages.push(id.clone());
                 let own = Ask::Send { id };
                 if let Some(asked) = desk.asked.take_if(|asked| asked.what == own) {
@@ -561,6 +575,7 @@ impl Reader {
     /// Writes down what is held.
     fn note(&self, desk: &mut Desk) {
         let held = std::mem::take(&mut desk.held);
+        desk.noted = desk.seen.version;
         self.pen.seen(&self.object, desk.seen.version, held);
     }
 
