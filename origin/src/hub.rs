@@ -175,8 +175,7 @@ impl Hub {
         lock(&self.links).remove(&link);
     }
 
-    /// Asks for the right to publish: anew, or to go on with an epoch granted before.
-    /// `micros` is the wall clock in microseconds since 1970.
+    /// Takes a publish that the replicated log has granted, under its epoch.
     ///
     /// # Errors
     /// Why not.
@@ -185,23 +184,17 @@ impl Hub {
         by: OnLink,
         life: EdgeLife,
         key: StreamKey,
-        resume: Option<Epoch>,
-        micros: u64,
+        epoch: Epoch,
     ) -> Result<(Arc<Cell>, Grant), Refusal> {
         let mut streams = lock(&self.streams);
         if self.draining.load(Ordering::Relaxed) {
             return Err(Reason::Draining.into());
         }
-        if let Some(epoch) = resume
-            && streams.is_over(&key, epoch)
-        {
+        if streams.is_over(&key, epoch) {
             return Err(Reason::Superseded.into());
         }
         let cell = self.cell(&mut streams, key)?;
-        let answer = self.with(&cell, |stream| match resume {
-            None => stream.publish(by, life, micros),
-            Some(epoch) => stream.resume(by, life, epoch),
-        });
+        let answer = self.with(&cell, |stream| stream.publish(by, life, epoch));
         drop(streams);
         let grant = answer?;
         if let Some(loser) = grant.superseded {

@@ -132,35 +132,12 @@ impl Stream {
         }
     }
 
-    /// A new publish. `micros` is the wall clock in microseconds since 1970: it puts the
-    /// epoch above those that were given out by origins, or by a life of this one, of which
-    /// nothing is known here.
-    ///
-    /// # Errors
-    /// Somebody holds the name, or may still come back for it. The edge that is in its
-    /// grace itself may publish anew: it knows that its old publish is over.
-    pub fn publish(&mut self, by: OnLink, life: EdgeLife, micros: u64) -> Result<Grant, Reason> {
-        match &self.holder {
-            Some(holder) if holder.grace.is_none() || holder.life.edge != life.edge => {
-                return Err(Reason::InUse);
-            }
-            Some(_) => self.end(End::Superseded),
-            None => {}
-        }
-        let epoch = Epoch(self.epoch.0.saturating_add(1).max(micros));
-        self.begin(by, life, epoch);
-        Ok(Grant {
-            epoch,
-            next: 0,
-            superseded: None,
-        })
-    }
-
-    /// A publish that another origin, or another link, granted before, goes on here.
+    /// A publish that the replicated log granted, under this epoch, begins here, or goes on
+    /// from another origin or another link.
     ///
     /// # Errors
     /// A later publish of the name is known, or another holds this very epoch.
-    pub fn resume(&mut self, by: OnLink, life: EdgeLife, epoch: Epoch) -> Result<Grant, Reason> {
+    pub fn publish(&mut self, by: OnLink, life: EdgeLife, epoch: Epoch) -> Result<Grant, Reason> {
         if epoch < self.epoch {
             return Err(Reason::Superseded);
         }

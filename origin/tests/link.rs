@@ -125,42 +125,63 @@ async fn a_publisher_that_does_not_come_back_loses_its_name_when_the_grace_ends(
     drop(publisher);
     origin.until(|hub| hub.links() == 1).await;
     let lost = Instant::now();
-    let refused = watcher.publish(2, "s").await.unwrap_err();
-    assert_eq!(refused, Reason::InUse);
+    let resume = v1::Resume {
+        epoch: granted.epoch,
+        next: 0,
+    };
+    let refused = watcher.resume(2, "s", resume).await.unwrap_err();
+    assert_eq!(refused, Reason::Superseded);
 
     assert_eq!(watcher.source(1).await, (State::Unpublished, granted.epoch));
     let waited = lost.elapsed();
     assert!(waited <= Duration::from_millis(3100), "{waited:?}");
     assert!(waited >= Duration::from_millis(2900), "{waited:?}");
-    assert!(watcher.publish(3, "s").await.unwrap().epoch > granted.epoch);
+    assert_eq!(origin.hub.published(), 0);
 }
 
 #[tokio::test]
-async fn of_two_hundred_publishes_of_one_name_exactly_one_is_granted() {
+async fn of_two_hundred_publishes_of_one_name_the_latest_holds_it() {
     let origin = Running::start();
     let mut edges = [
         Edge::connect(&origin, "a").await,
         Edge::connect(&origin, "b").await,
     ];
     for id in 0..100 {
-        for edge in &mut edges {
-            edge.say(fake_edge::publish(id, "s", None)).await;
+        for (edge, which) in edges.iter_mut().zip(0..) {
+            let epoch = fake_edge::EPOCH + 2 * u64::from(id) + which;
+            let granted = v1::Resume { epoch, next: 0 };
+            edge.say(fake_edge::publish(id, "s", Some(granted))).await;
         }
     }
-    let mut granted = 0;
-    let mut refused = 0;
-    for edge in &mut edges {
-        for _ in 0..100 {
-            match edge.answer().await {
-                Ok(_) => granted += 1,
-                Err(reason) => {
-                    assert_eq!(reason, Reason::InUse);
-                    refused += 1;
+    for (edge, held) in edges.iter_mut().zip([0, 1]) {
+        let (mut answers, mut holds) = (0, 0);
+        while answers < 100 || holds > held {
+            match edge.next().await.unwrap() {
+                to_edge::Body::Granted(_) => (answers, holds) = (answers + 1, holds + 1),
+                to_edge::Body::Refused(refused) => {
+                    assert_eq!(refused.reason(), Reason::Superseded);
+                    answers += 1;
                 }
+                to_edge::Body::Ended(_) => holds -= 1,
+                other => panic!("{other:?} is not about a publish"),
             }
         }
+        assert_eq!(holds, held);
     }
-    assert_eq!((granted, refused), (1, 199));
+    assert_eq!(origin.hub.published(), 1);
+}
+
+#[tokio::test]
+async fn a_publish_that_the_log_did_not_grant_is_refused() {
+    let origin = Running::start();
+    let mut edge = Edge::connect(&origin, "a").await;
+    edge.say(fake_edge::publish(1, "s", None)).await;
+    assert_eq!(edge.answer().await.unwrap_err(), Reason::Invalid);
+    // The log is behind this epoch from its beginning, and has given it to nobody.
+    let never = v1::Resume { epoch: 0, next: 0 };
+    let refused = edge.resume(2, "s", never).await.unwrap_err();
+    assert_eq!(refused, Reason::Superseded);
+    assert_eq!(origin.hub.published(), 0);
 }
 
 #[tokio::test]
@@ -336,7 +357,11 @@ async fn a_hostile_edge_is_told_what_was_wrong_and_disturbs_nobody() {
             ingest_micros: 0,
         })
     };
-    let publish = fake_edge::publish(1, "mine", None);
+    let granted = v1::Resume {
+        epoch: fake_edge::EPOCH,
+        next: 0,
+    };
+    let publish = fake_edge::publish(1, "mine", Some(granted));
     let half = |id| v1::Frame {
         id,
         ..fake_edge::sized(delta(0), 17 << 18)

@@ -6,7 +6,6 @@ mod writer;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use fabric::v1::media_server::{Media, MediaServer};
 use fabric::v1::{ToEdge, ToOrigin};
@@ -99,7 +98,7 @@ async fn converse(session: &mut Session, incoming: &mut Streaming<ToOrigin>) -> 
     loop {
         match message {
             Ok(Some(message)) => {
-                if let Err(error) = session.handle(message, micros()) {
+                if let Err(error) = session.handle(message) {
                     return End::Error(error);
                 }
             }
@@ -113,13 +112,4 @@ async fn converse(session: &mut Session, incoming: &mut Streaming<ToOrigin>) -> 
 /// The time as tokio sees it, which tests can stop.
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// The wall clock in microseconds since 1970.
-fn micros() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-        })
 }

@@ -129,7 +129,7 @@ fn a_watcher_waits_sees_the_publish_from_its_first_frame_and_its_end_in_order() 
     subscribe(&mut stream, watcher, PLENTY);
     assert_eq!(read(&mut stream, watcher), "waiting");
     assert_eq!(read(&mut stream, watcher), "");
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, publisher, 0..4);
     assert!(stream.unpublish(publisher, false));
     assert_eq!(
@@ -145,7 +145,7 @@ fn a_watcher_waits_sees_the_publish_from_its_first_frame_and_its_end_in_order() 
 #[test]
 fn who_comes_later_joins_at_the_newest_key_frame_with_what_is_in_force() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, publisher, 0..9);
     subscribe(&mut stream, watcher, PLENTY);
     assert_eq!(read(&mut stream, watcher), "published:7 c 6 7 8");
@@ -158,7 +158,7 @@ fn who_comes_later_joins_at_the_newest_key_frame_with_what_is_in_force() {
 #[test]
 fn a_watcher_that_knows_the_stream_goes_on_exactly_where_it_was() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, publisher, 0..9);
     let next = Position {
         epoch: Epoch(7),
@@ -179,18 +179,16 @@ fn a_watcher_that_knows_the_stream_goes_on_exactly_where_it_was() {
 #[test]
 fn a_name_has_one_publisher_and_is_free_the_moment_it_leaves() {
     let mut stream = stream();
-    stream.publish(at(1, 1), life("a", 1), 7).unwrap();
-    assert_eq!(
-        stream.publish(at(2, 1), life("b", 1), 8),
-        Err(Reason::InUse)
-    );
-    assert_eq!(
-        stream.publish(at(1, 2), life("a", 1), 8),
-        Err(Reason::InUse)
-    );
+    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    for another in [life("b", 1), life("a", 2)] {
+        assert_eq!(
+            stream.publish(at(2, 1), another, Epoch(7)),
+            Err(Reason::Superseded)
+        );
+    }
     assert!(!stream.unpublish(at(2, 1), false), "not its own");
     assert!(stream.unpublish(at(1, 1), false));
-    let grant = stream.publish(at(2, 2), life("b", 1), 7).unwrap();
+    let grant = stream.publish(at(2, 2), life("b", 1), Epoch(8)).unwrap();
     assert_eq!(
         grant,
         Grant {
@@ -200,6 +198,10 @@ fn a_name_has_one_publisher_and_is_free_the_moment_it_leaves() {
         }
     );
     assert_eq!(stream.append(at(1, 1), [usual(0, 1)], 0), Err(NotHolder));
+    assert_eq!(
+        stream.publish(at(1, 2), life("a", 1), Epoch(7)),
+        Err(Reason::Superseded)
+    );
 }
 
 #[test]
@@ -207,7 +209,9 @@ fn a_publish_again_at_once_costs_nobody_the_last_frames() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
     subscribe(&mut stream, watcher, PLENTY);
     for (epoch, frames) in [(7, 3), (8, 2), (9, 1)] {
-        stream.publish(publisher, life("a", 1), epoch).unwrap();
+        stream
+            .publish(publisher, life("a", 1), Epoch(epoch))
+            .unwrap();
         append(&mut stream, publisher, 0..frames);
         stream.unpublish(publisher, false);
     }
@@ -223,7 +227,9 @@ fn publishes_that_nobody_reads_to_their_end_are_kept_up_to_a_bound() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
     subscribe(&mut stream, watcher, 1);
     for epoch in 10..110 {
-        stream.publish(publisher, life("a", 1), epoch).unwrap();
+        stream
+            .publish(publisher, life("a", 1), Epoch(epoch))
+            .unwrap();
         append(&mut stream, publisher, 0..3);
         // It has no credit for more than the first frame of the first publish.
         read(&mut stream, watcher);
@@ -244,15 +250,15 @@ fn publishes_that_nobody_reads_to_their_end_are_kept_up_to_a_bound() {
 fn a_lost_link_keeps_the_name_until_the_grace_ends() {
     let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(at(1, 1), life("a", 1), 7).unwrap();
+    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, at(1, 1), 0..2);
     assert_eq!(
         stream.link_lost(at(1, 1), start, GRACE),
         Some(start + GRACE)
     );
     assert_eq!(
-        stream.publish(at(2, 9), life("b", 1), 9),
-        Err(Reason::InUse)
+        stream.publish(at(2, 9), life("b", 1), Epoch(7)),
+        Err(Reason::Superseded)
     );
     assert!(!stream.handle_timeout(start + GRACE - Duration::from_millis(1)));
     assert_eq!(
@@ -261,18 +267,21 @@ fn a_lost_link_keeps_the_name_until_the_grace_ends() {
     );
     assert!(stream.handle_timeout(start + GRACE));
     assert_eq!(read(&mut stream, watcher), "unpublished");
-    assert!(stream.publish(at(2, 9), life("b", 1), 9).is_ok());
+    assert!(!stream.is_held());
 }
 
 #[test]
-fn the_edge_in_grace_may_publish_anew_and_its_watchers_see_a_new_epoch() {
-    for again in [life("a", 1), life("a", 2)] {
+fn a_name_in_grace_is_given_to_a_later_publish_and_its_watchers_see_a_new_epoch() {
+    for again in [life("a", 1), life("a", 2), life("b", 1)] {
         let (mut stream, watcher) = (stream(), at(2, 1));
         subscribe(&mut stream, watcher, PLENTY);
-        stream.publish(at(1, 1), life("a", 1), 7).unwrap();
+        stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
         append(&mut stream, at(1, 1), 0..2);
         stream.link_lost(at(1, 1), Instant::now(), GRACE);
-        assert_eq!(stream.publish(at(3, 1), again, 9).unwrap().epoch, Epoch(9));
+        assert_eq!(
+            stream.publish(at(3, 1), again, Epoch(9)).unwrap().epoch,
+            Epoch(9)
+        );
         append(&mut stream, at(3, 1), 0..1);
         assert_eq!(read(&mut stream, watcher), "published:7 0 1 published:9 0");
     }
@@ -284,12 +293,12 @@ fn a_resume_over_a_new_link_takes_over_and_watchers_notice_nothing() {
     for known in [true, false] {
         let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
         subscribe(&mut stream, watcher, PLENTY);
-        stream.publish(at(1, 1), life("a", 1), 7).unwrap();
+        stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
         append(&mut stream, at(1, 1), 0..3);
         if known {
             stream.link_lost(at(1, 1), start, GRACE);
         }
-        let grant = stream.resume(at(3, 5), life("a", 1), Epoch(7)).unwrap();
+        let grant = stream.publish(at(3, 5), life("a", 1), Epoch(7)).unwrap();
         assert_eq!(
             grant,
             Grant {
@@ -310,7 +319,7 @@ fn a_resume_over_a_new_link_takes_over_and_watchers_notice_nothing() {
 fn what_is_sent_twice_after_a_resume_is_taken_once() {
     let (mut stream, watcher) = (stream(), at(2, 1));
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(at(1, 1), life("a", 1), 7).unwrap();
+    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, at(1, 1), 0..3);
     let taken = append(&mut stream, at(1, 1), 1..5);
     assert_eq!(
@@ -326,9 +335,9 @@ fn what_is_sent_twice_after_a_resume_is_taken_once() {
 #[test]
 fn a_resume_is_judged_by_its_epoch() {
     let mut stream = stream();
-    stream.publish(at(1, 1), life("a", 1), 7).unwrap();
+    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
     let resume = |stream: &mut Stream, edge: &str, epoch| {
-        stream.resume(at(2, 2), life(edge, 1), Epoch(epoch))
+        stream.publish(at(2, 2), life(edge, 1), Epoch(epoch))
     };
     assert_eq!(resume(&mut stream, "b", 6), Err(Reason::Superseded));
     assert_eq!(
@@ -345,12 +354,6 @@ fn a_resume_is_judged_by_its_epoch() {
         })
     );
     assert_eq!(stream.append(at(1, 1), [usual(0, 1)], 0), Err(NotHolder));
-    // The next new publish is above all of them.
-    stream.unpublish(at(2, 2), false);
-    assert_eq!(
-        stream.publish(at(1, 3), life("a", 1), 1).unwrap().epoch,
-        Epoch(9)
-    );
 }
 
 #[test]
@@ -363,7 +366,7 @@ fn an_origin_that_knows_nothing_adopts_the_publish_and_its_watchers() {
     };
     stream.subscribe(watcher, Some(next), PLENTY, Arc::new(Rings::default()));
     assert_eq!(read(&mut stream, watcher), "waiting");
-    let grant = stream.resume(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    let grant = stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
     assert_eq!(
         grant,
         Grant {
@@ -389,14 +392,14 @@ fn an_origin_that_knows_nothing_adopts_the_publish_and_its_watchers() {
 fn a_publish_that_comes_back_after_its_grace_goes_on_with_its_epoch() {
     let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(at(1, 1), life("a", 1), 7).unwrap();
+    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, at(1, 1), 0..3);
     stream.link_lost(at(1, 1), start, GRACE);
     stream.handle_timeout(start + GRACE);
     assert_eq!(read(&mut stream, watcher), "published:7 0 1 2 unpublished");
     assert_eq!(
         stream
-            .resume(at(3, 1), life("a", 1), Epoch(7))
+            .publish(at(3, 1), life("a", 1), Epoch(7))
             .unwrap()
             .next,
         0
@@ -420,7 +423,7 @@ fn without_credit_a_watcher_lags_alone_and_joins_again_when_it_has_some() {
     let (publisher, slow, quick) = (at(1, 1), at(2, 1), at(2, 2));
     subscribe(&mut stream, quick, PLENTY);
     let rings = subscribe(&mut stream, slow, 150);
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, publisher, 0..4);
     // 150 bytes: after the second frame of 100 nothing is left.
     assert_eq!(read(&mut stream, slow), "published:7 0 1");
@@ -445,7 +448,7 @@ fn a_batch_wakes_a_watcher_once_and_not_again_before_it_has_read() {
     let rings = subscribe(&mut stream, watcher, PLENTY);
     assert_eq!(rings.take(), [9]);
     read(&mut stream, watcher);
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, publisher, 0..50);
     append(&mut stream, publisher, 50..60);
     assert_eq!(rings.take(), [9]);
@@ -458,7 +461,7 @@ fn a_batch_wakes_a_watcher_once_and_not_again_before_it_has_read() {
 fn a_turn_ends_after_its_quantum_even_for_empty_frames() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 9));
     let rings = subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     stream
         .append(publisher, (0..100).map(|seq| usual(seq, 0)), 0)
         .unwrap();
@@ -475,7 +478,7 @@ fn a_stream_that_sheds_its_past_costs_nothing_to_those_who_have_it() {
     let (mut stream, publisher, quick, slow) = (stream(), at(1, 1), at(2, 1), at(2, 2));
     subscribe(&mut stream, quick, PLENTY);
     subscribe(&mut stream, slow, PLENTY);
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     append(&mut stream, publisher, 0..9);
     assert_eq!(read(&mut stream, quick), "published:7 0 1 2 3 4 5 6 7 8");
     stream.shed();
@@ -498,7 +501,7 @@ fn the_time_of_receipt_is_that_of_the_frames_batch() {
     }
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     for (seqs, micros) in [(0..2, 10), (2..3, 20), (3..5, 30)] {
         stream
             .append(publisher, seqs.map(|seq| usual(seq, 1)), micros)
@@ -512,7 +515,7 @@ fn the_time_of_receipt_is_that_of_the_frames_batch() {
 #[test]
 fn small_payloads_do_not_keep_their_batch_alive() {
     let (mut stream, publisher) = (stream(), at(1, 1));
-    stream.publish(publisher, life("a", 1), 7).unwrap();
+    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
     let batch = Bytes::from(vec![1; 1 << 20]);
     let frames = [(Class::Config, 5000), (Class::Key, 100), (Class::Key, 5000)]
         .into_iter()

@@ -62,11 +62,11 @@ impl Session {
         &self.hub
     }
 
-    /// Takes one message. `micros` is the wall clock in microseconds since 1970.
+    /// Takes one message.
     ///
     /// # Errors
     /// What the edge did wrong. The link cannot go on.
-    pub(super) fn handle(&mut self, message: ToOrigin, micros: u64) -> Result<(), LinkError> {
+    pub(super) fn handle(&mut self, message: ToOrigin) -> Result<(), LinkError> {
         use to_origin::Body;
         let body = message.body.ok_or(Invalid::Missing {
             field: "ToOrigin.body",
@@ -81,7 +81,7 @@ impl Session {
         };
         match body {
             Body::Hello(_) => Err(LinkError::OutOfOrder("a second Hello".into())),
-            Body::Publish(publish) => self.publish(publish, life, micros),
+            Body::Publish(publish) => self.publish(publish, life),
             Body::Frames(batch) => self.frames(batch),
             Body::Unpublish(unpublish) => {
                 self.unpublish(&unpublish);
@@ -141,12 +141,7 @@ impl Session {
         Ok(())
     }
 
-    fn publish(
-        &mut self,
-        publish: v1::Publish,
-        life: EdgeLife,
-        micros: u64,
-    ) -> Result<(), LinkError> {
+    fn publish(&mut self, publish: v1::Publish, life: EdgeLife) -> Result<(), LinkError> {
         let id = publish.id;
         if self.publications.contains_key(&id) {
             return Err(LinkError::OutOfOrder(format!("Publish.id {id} is in use")));
@@ -157,6 +152,10 @@ impl Session {
                 self.refuse(id, Reason::Invalid, invalid.to_string());
                 return Ok(());
             }
+        };
+        let Some(v1::Resume { epoch, .. }) = publish.resume else {
+            self.refuse(id, Reason::Invalid, "Publish.resume is missing".into());
+            return Ok(());
         };
         let most = self.hub.limits().publications_per_link;
         if self.publications.len() >= most {
@@ -173,15 +172,11 @@ impl Session {
             );
             return Ok(());
         }
-        let resume = publish.resume.map(|resume| Epoch(resume.epoch));
         let span = node::telemetry::span_with_parent(
             tracing::info_span!("publish", stream = %key, edge = %life.edge, epoch = Empty),
             convert::traceparent(&publish.traceparent).unwrap_or_default(),
         );
-        match self
-            .hub
-            .publish(self.on_link(id), life, key, resume, micros)
-        {
+        match self.hub.publish(self.on_link(id), life, key, Epoch(epoch)) {
             Ok((cell, grant)) => {
                 span.record("epoch", display(grant.epoch));
                 span.in_scope(|| tracing::info!(next = grant.next, "granted"));
