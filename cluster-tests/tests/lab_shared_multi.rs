@@ -54,7 +54,11 @@ async fn facade(urls: &[String]) -> (MultiConnection, Arc<Mutex<Told>>) {
                     let text = args.first().and_then(Value::as_str).unwrap_or_default();
                     told.messages.push(text.to_owned());
                 }
-                _ => {}
+                MultiEvent::Server { .. }
+                | MultiEvent::SoStatus { .. }
+                | MultiEvent::NsStatus { .. }
+                | MultiEvent::NetStatus { .. }
+                | MultiEvent::Call { .. } => {}
             }
         }
     });
