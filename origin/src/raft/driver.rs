@@ -92,8 +92,11 @@ impl Driver {
                         self.input(input);
                     }
                 }
-                Some(SnapshotSent { to, arrived }) = self.sent.recv() => {
-                    self.member.handle_snapshot_sent(to, arrived);
+                Some(sent) = self.sent.recv() => {
+                    // Another one may have taken its place meanwhile.
+                    if self.peers.is_last(&sent) {
+                        self.member.handle_snapshot_sent(sent.to, sent.arrived);
+                    }
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     self.member.handle_timeout(now());

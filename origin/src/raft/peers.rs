@@ -113,6 +113,8 @@ impl Dial {
 #[derive(Debug)]
 pub(crate) struct SnapshotSent {
     pub(crate) to: NodeId,
+    /// Which of those to this peer.
+    pub(crate) nth: u64,
     pub(crate) arrived: bool,
 }
 
@@ -129,6 +131,8 @@ struct Peer {
     queue: Queue,
     task: JoinHandle<()>,
     snapshot: Option<JoinHandle<()>>,
+    /// States that were sent to it, the last one included.
+    snapshots: u64,
 }
 
 impl Drop for Peer {
@@ -169,6 +173,8 @@ impl Peers {
         if let Some(earlier) = peer.snapshot.take() {
             earlier.abort();
         }
+        peer.snapshots += 1;
+        let nth = peer.snapshots;
         peer.snapshot = Some(tokio::spawn(async move {
             let bytes = state.len();
             tracing::info!(%to, index, bytes, "sending a state");
@@ -181,8 +187,14 @@ impl Peers {
             }
             let arrived = delivered.is_ok();
             // Nobody asks any more when the origin is gone.
-            let _ = sent.send(SnapshotSent { to, arrived });
+            let _ = sent.send(SnapshotSent { to, nth, arrived });
         }));
+    }
+
+    /// Whether it is the last state that was sent to that peer.
+    pub(crate) fn is_last(&self, sent: &SnapshotSent) -> bool {
+        let peer = self.streams.get(&sent.to);
+        peer.is_some_and(|peer| peer.snapshots == sent.nth)
     }
 
     /// Ends the streams to those who do not belong to the cluster any more.
@@ -215,6 +227,7 @@ impl Peers {
                 queue,
                 task: tokio::spawn(stream),
                 snapshot: None,
+                snapshots: 0,
             }
         })
     }

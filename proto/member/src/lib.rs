@@ -18,8 +18,8 @@
 //!
 //! * [`Output::Persist`] is written in order; a failure ends the process.
 //! * [`Output::SnapshotToPeer`] is always answered with
-//!   [`handle_snapshot_sent`](Member::handle_snapshot_sent), or the peer is never sent anything
-//!   again.
+//!   [`handle_snapshot_sent`](Member::handle_snapshot_sent): until then the peer is sent nothing
+//!   else. What is not answered in time is given up, and sent anew.
 //! * Between two members messages keep their order. They may be lost.
 //!
 //! # Who may vote

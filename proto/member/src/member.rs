@@ -1,8 +1,8 @@
 //! The machine.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use consensus::{Change, Membership, Node, Peer, Progress, Role, SnapshotMeta, Ticket};
@@ -13,7 +13,9 @@ use model::{LogIndex, NodeId, OriginId};
 
 use crate::about;
 use crate::error::{Error, RestoreError};
-use crate::limits::{PROMOTE_LAG, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::limits::{
+    PROMOTE_LAG, STATE_BYTES_PER_SECOND, STATE_PATIENCE, WAITING_BYTES_MAX, WAITING_MAX,
+};
 use crate::output::{Output, Restored, Setup, Status};
 use crate::peer::{self, Kind, Stamps};
 use crate::state::{self, State};
@@ -37,6 +39,8 @@ pub struct Member {
     /// Entries and bytes that were applied since the state was saved.
     since_saved: (u64, u64),
     saving: Option<LogIndex>,
+    /// Those who are being sent a state, and when it is given up.
+    sending: BTreeMap<NodeId, Instant>,
     leads: bool,
     next_contacts: Instant,
     /// Names that are no member's any more, and of which the ledger was not told.
@@ -85,6 +89,7 @@ impl Member {
             incoming: None,
             since_saved: (0, 0),
             saving: None,
+            sending: BTreeMap::new(),
             leads: false,
             next_contacts: now + setup.contacts_every,
             gone: BTreeSet::new(),
@@ -100,14 +105,17 @@ impl Member {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         let others = [self.leases.deadline(), self.watchers.deadline()];
+        let states = self.sending.values().copied();
         let own = self.node.deadline().min(self.next_contacts);
-        others.into_iter().flatten().fold(own, Instant::min)
+        let others = others.into_iter().flatten().chain(states);
+        others.fold(own, Instant::min)
     }
 
     /// What is due is done.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = self.now.max(now);
         self.node.handle_timeout(now);
+        self.give_up_states(now);
         self.watchers.handle_timeout(now);
         for command in self.leases.handle_timeout(now) {
             self.wait(command.encode());
@@ -200,10 +208,13 @@ impl Member {
         self.drain();
     }
 
-    /// What became of [`Output::SnapshotToPeer`].
+    /// What became of the newest [`Output::SnapshotToPeer`] to that member. It is passed over
+    /// if the state was given up before.
     pub fn handle_snapshot_sent(&mut self, peer: NodeId, arrived: bool) {
-        self.node.handle_snapshot_sent(peer, arrived);
-        self.drain();
+        if self.sending.remove(&peer).is_some() {
+            self.node.handle_snapshot_sent(peer, arrived);
+            self.drain();
+        }
     }
 
     /// An edge opened a stream. No number is used twice.
@@ -405,6 +416,9 @@ impl Member {
                 debug_assert_eq!(index, self.ledger.applied());
                 let message = self.to_peer(Kind::State, to, &message);
                 let contents = state::encode(&self.at, &self.ledger);
+                let seconds = contents.len() as u64 / STATE_BYTES_PER_SECOND;
+                let until = self.now + STATE_PATIENCE + Duration::from_secs(seconds);
+                self.sending.insert(to, until);
                 self.outputs.push_back(Output::SnapshotToPeer {
                     to,
                     message,
@@ -539,6 +553,14 @@ impl Member {
         self.now_belong(membership.clone());
         self.outputs.push_back(Output::Restored { index });
         self.outputs.push_back(Output::Membership(membership));
+    }
+
+    /// Whoever is not told of a state for too long is sent another one.
+    fn give_up_states(&mut self, now: Instant) {
+        let stuck = self.sending.extract_if(.., |_, until| *until <= now);
+        for (peer, _) in stuck {
+            self.node.handle_snapshot_sent(peer, false);
+        }
     }
 
     /// Who belongs to the cluster has changed.

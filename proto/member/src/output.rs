@@ -104,8 +104,9 @@ pub enum Output {
     },
     /// Bring this to that member's [`handle_snapshot`](crate::Member::handle_snapshot), beside
     /// the other messages. Whatever becomes of it must be told to
-    /// [`handle_snapshot_sent`](crate::Member::handle_snapshot_sent): until then it is sent
-    /// nothing else but heartbeats.
+    /// [`handle_snapshot_sent`](crate::Member::handle_snapshot_sent): until then, or until the
+    /// state is given up as stuck, it is sent nothing else but heartbeats. Another one to the
+    /// same member takes its place: what becomes of this one then is of no interest.
     SnapshotToPeer {
         /// To whom.
         to: NodeId,

@@ -393,6 +393,36 @@ fn a_member_that_was_given_a_state_keeps_the_membership_in_it() {
 }
 
 #[test]
+fn a_state_that_gets_stuck_on_its_way_is_sent_anew() {
+    let (mut cluster, leader) = Cluster::elected(1);
+    cluster.edge(7, "edge-0", leader);
+    cluster.stuck = Some(2);
+    cluster.seat(2, stamp(2), Restored::default());
+    let add = Change::AddLearner {
+        id: id(2),
+        about: about(2),
+    };
+    cluster
+        .change(leader, |member| member.propose_membership(&[add]))
+        .unwrap();
+    cluster.until("sent", |cluster| cluster.snapshots == 1);
+    // Its time is not over.
+    cluster.run(8_000);
+    assert_eq!(cluster.snapshots, 1);
+    cluster.run(4_000);
+    assert_eq!(cluster.snapshots, 2);
+    cluster.stuck = None;
+    cluster.until("a voter", |cluster| {
+        let membership = cluster.member(2).status().log.membership;
+        membership.voters.contains(&id(2))
+    });
+    assert_eq!(cluster.snapshots, 3);
+    // What is said of the first one now is of no interest.
+    cluster.change(leader, |member| member.handle_snapshot_sent(id(2), false));
+    agree(&mut cluster, &[1, 2]);
+}
+
+#[test]
 fn who_leaves_hands_over_the_lead_and_says_so_to_its_edges() {
     let (mut cluster, leader) = Cluster::elected(3);
     cluster.edge(7, "edge-0", leader);

@@ -42,6 +42,8 @@ pub struct Cluster {
     pub refused: BTreeMap<u64, Refusal>,
     pub errors: Vec<Error>,
     pub snapshots: u64,
+    /// States to this member get stuck on their way.
+    pub stuck: Option<u64>,
     pub snapshot_entries: u64,
     pub batches: Vec<usize>,
 }
@@ -66,6 +68,7 @@ impl Cluster {
             refused: BTreeMap::new(),
             errors: Vec::new(),
             snapshots: 0,
+            stuck: None,
             snapshot_entries: 1_000_000,
             batches: Vec::new(),
         };
@@ -222,8 +225,10 @@ impl Cluster {
                     ..
                 } => {
                     self.snapshots += 1;
-                    let mail = (number, to.0.get(), message, Some(contents));
-                    self.mail.push_back(mail);
+                    if self.stuck != Some(to.0.get()) {
+                        let mail = (number, to.0.get(), message, Some(contents));
+                        self.mail.push_back(mail);
+                    }
                 }
                 Output::Persist {
                     ticket,
