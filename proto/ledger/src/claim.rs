@@ -23,7 +23,8 @@ pub(crate) struct Claims {
     of: BTreeMap<EdgeLife, BTreeSet<StreamKey>>,
     /// Names that nobody holds, the oldest first.
     ended: BTreeSet<(LogIndex, StreamKey)>,
-    /// No epoch that was forgotten is greater.
+    /// No epoch that was forgotten is greater, and none that somebody who waited demanded to
+    /// be exceeded.
     floor: Epoch,
 }
 
@@ -149,6 +150,8 @@ impl Claims {
             .entry(party.edge.clone())
             .or_default()
             .insert(key.clone());
+        // When it is its turn, its publish must be newer than what it knows of.
+        self.floor = self.floor.max(above);
         if holder.shares_token(&party) {
             name.standbys.push(party);
             return Answer::Standby;
@@ -257,7 +260,7 @@ impl Claims {
         if !name.holder.as_ref().is_some_and(goes) {
             return;
         }
-        if name.hand_on(key, index, effects) {
+        if name.hand_on(key, self.floor, index, effects) {
             return;
         }
         name.ended = index;
@@ -333,7 +336,13 @@ impl Name {
     }
 
     /// The holder is gone: the next holds the name, if there is one.
-    fn hand_on(&mut self, key: &StreamKey, index: LogIndex, effects: &mut Vec<Effect>) -> bool {
+    fn hand_on(
+        &mut self,
+        key: &StreamKey,
+        above: Epoch,
+        index: LogIndex,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let takeover = !self.standbys.is_empty();
         let waiting = if takeover {
             &mut self.standbys
@@ -347,7 +356,7 @@ impl Name {
             return false;
         }
         let next = waiting.remove(0);
-        let (epoch, told) = (self.give(next.clone(), Epoch(0), index), next);
+        let (epoch, told) = (self.give(next.clone(), above, index), next);
         effects.push(told.told(key, Decision::Granted { epoch, takeover }));
         effects.push(self.told(key));
         // Those who share the new holder's token need not ask whether it lives.
@@ -441,6 +450,21 @@ mod tests {
                 epoch: Epoch(far.0 + 2)
             }
         );
+    }
+
+    #[test]
+    fn who_waited_is_granted_an_epoch_above_what_it_demanded() {
+        for token in ["", "same"] {
+            let (mut claims, mut effects) = (Claims::default(), Vec::new());
+            let party = |publication| Party {
+                token: Bytes::from_static(token.as_bytes()),
+                ..party(publication)
+            };
+            claims.claim(&key(0), party(1), Epoch(0), LogIndex(1), &mut effects);
+            claims.claim(&key(0), party(2), Epoch(700), LogIndex(2), &mut effects);
+            claims.release(&key(0), &party(1).edge, 1, LogIndex(3), &mut effects);
+            assert_eq!(claims.state(&key(0)).epoch, Epoch(701));
+        }
     }
 
     #[test]

@@ -151,9 +151,13 @@ impl Replica {
         }
     }
 
-    /// A lock that was granted when its client had been told that it takes too long.
+    /// A lock that was granted when its client had been told that it takes too long. The
+    /// numbers of a durable session are its client's own: one that is used up here would be
+    /// its client's next, so there the lock ends with its lease.
     fn give_back(&mut self, id: SessionId, key: ObjectKey) {
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !session.durable
+        {
             session.push(What::Unlock { key, call: None }, None, Bytes::new());
         }
     }

@@ -172,7 +172,8 @@ pub enum CallResult {
     Full,
     /// Nothing happened, because no majority of the origins is in reach.
     Unavailable,
-    /// It was not decided in time. A lock that is granted later is given back.
+    /// It was not decided in time. A lock that is granted later is given back; that of a
+    /// durable session, whose numbers are its client's, ends with its lease.
     Undecided,
 }
 

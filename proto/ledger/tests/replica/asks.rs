@@ -449,3 +449,38 @@ fn what_the_ledger_would_not_take_is_refused_here() {
         ["v1 CreationFailed -a", "v1 CreationFailed -a"]
     );
 }
+
+#[test]
+fn a_lock_that_is_granted_too_late_takes_no_number_of_a_durable_session() {
+    let (mut lab, mut amy, bob) = pair();
+    amy.durable = true;
+    let now = lab.now;
+    let replica = &mut lab.edges[amy.edge].replica;
+    replica.handle_resume(amy.id, amy.session, 1, now);
+    for (who, call) in [(bob, 1), (amy, 2)] {
+        let now = lab.now;
+        lab.edges[who.edge].replica.handle_lock(
+            who.subscriber(),
+            key("chat"),
+            Access::FULL,
+            60_000,
+            CallId(call),
+            Bytes::new(),
+            now,
+        );
+        lab.run();
+    }
+    lab.pass(Duration::from_secs(6));
+    lab.rest(0);
+    let now = lab.now;
+    lab.edges[bob.edge].replica.handle_left(bob.id, now);
+    lab.pass(Duration::from_secs(10));
+    // It comes back and asks its second request, which is no other's.
+    let now = lab.now;
+    let replica = &mut lab.edges[amy.edge].replica;
+    replica.handle_resume(amy.id, amy.session, 2, now);
+    lab.ask(amy, 1, write(vec![set("a", "1")]));
+    lab.run();
+    assert_eq!(lab.told(amy), ["v2 ok:a"]);
+    assert_eq!(lab.truth.sync(&key("chat"), None).unwrap().slots.len(), 1);
+}
