@@ -201,7 +201,13 @@ impl Replica {
     pub(super) fn claim_decided(&mut self, publication: u64, decision: Decision) {
         match decision {
             Decision::Granted { epoch, takeover } => self.granted(publication, epoch, takeover),
-            Decision::Refused => self.refused(publication),
+            Decision::Refused => {
+                // If it has claimed once more since, as after a gap, that begins anew.
+                let asked = self.publications.get(&publication);
+                if asked.is_none_or(|one| one.stage != Stage::Asked) {
+                    self.refused(publication);
+                }
+            }
             Decision::Ended { epoch } => {
                 if self
                     .holding(publication)

@@ -198,3 +198,24 @@ fn who_follows_a_stream_is_told_where_it_is() {
     lab.pass(Duration::from_secs(1));
     assert_eq!(lab.rest(1), []);
 }
+
+#[test]
+fn a_refusal_of_a_claim_that_was_made_once_more_leaves_no_holder_that_nobody_knows() {
+    let mut lab = Lab::attached(1, 2, 2);
+    claim(&mut lab, 0, 1, "");
+    granted(&outcomes(&mut lab, 0), 1);
+    claim(&mut lab, 1, 2, "");
+    // It claims once more when it is attached again, and only then the holder's word comes.
+    lab.detach(1);
+    let now = lab.now;
+    lab.edges[0].replica.affirm(1, now);
+    lab.attach(1, 1);
+    lab.run();
+    let now = lab.now;
+    lab.edges[0].replica.release(1, now);
+    lab.run();
+    let told = outcomes(&mut lab, 1);
+    let holds = matches!(told.last(), Some((2, ClaimOutcome::Granted { .. })));
+    let held = lab.truth.stream(&stream()).holder.is_some();
+    assert_eq!(holds, held, "{told:?}");
+}
