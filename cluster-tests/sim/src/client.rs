@@ -1,13 +1,15 @@
 //! A client: it uses some objects, writes one batch at a time to each, folds what it is
 //! told, and knows what it must never be told.
 
+mod told;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use ledger::replica::SubscriberId;
-use model::object::{ObjectAsk, ObjectEvent, ObjectStatus, ObjectUpdate};
-use model::{ObjectKey, ObjectKind, SessionId, SlotName, SlotOp, SlotValue, Version};
+use ledger::replica::{CallId, SubscriberId};
+use model::object::ObjectAsk;
+use model::{ObjectKey, ObjectKind, Policy, SessionId, SlotName, SlotOp, SlotValue, Version};
 
 use super::dice::Dice;
 use super::truth::{Slots, Truth};
@@ -22,6 +24,17 @@ pub(super) struct Habits {
     pub(super) durable: bool,
     /// Slots of an object.
     pub(super) slots: usize,
+}
+
+/// An object, as the whole world knows it.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    /// Which.
+    pub(super) key: ObjectKey,
+    /// Its kind.
+    pub(super) kind: ObjectKind,
+    /// Who wins.
+    pub(super) policy: Policy,
 }
 
 /// A client.
@@ -58,19 +71,29 @@ pub struct Tally {
     pub lost: u64,
     /// Messages that came back.
     pub sent: u64,
+    /// Locks that were got.
+    pub locked: u64,
 }
 
 #[derive(Debug)]
 struct Used {
-    kind: ObjectKind,
+    subject: Subject,
     /// Whether it was told the first state since it connected.
     synced: bool,
+    /// It does not use it for now.
+    released: bool,
+    /// What somebody had been told is written, when it asked for the first state.
+    floor: Version,
+    /// How often it has the lock, as far as it knows.
+    locks: u32,
     version: Version,
     slots: Slots,
-    /// The place of the last message it was told.
-    last_send: Option<usize>,
+    /// The place of the last message it was told, and how many holes its edge knew of then.
+    last_send: Option<(usize, u64)>,
     /// More than one only when it asks again at another edge.
     waiting: VecDeque<Waiting>,
+    /// It asked more than one thing again, and has not all the answers.
+    catching_up: bool,
     /// It sees some slots as they were after `version`.
     ahead: bool,
     /// What it was told is right, but cannot be compared before the truth is known.
@@ -91,6 +114,8 @@ struct Waiting {
 enum What {
     Write(Vec<SlotOp>),
     Send(Bytes),
+    Lock(u32),
+    Unlock,
 }
 
 /// What the client wants of its edge.
@@ -99,13 +124,27 @@ pub(super) enum Wish {
     /// One message about one object.
     Ask {
         /// Which.
-        key: ObjectKey,
-        /// Its kind.
-        kind: ObjectKind,
+        subject: Subject,
         /// What the header says.
         version: Version,
         /// What is asked.
         asks: Vec<ObjectAsk>,
+    },
+    /// The object for itself.
+    Lock {
+        /// Which.
+        key: ObjectKey,
+        /// For how long at most.
+        lease_ms: u32,
+        /// The client's number for it.
+        call: CallId,
+    },
+    /// One level of the lock is given back.
+    Unlock {
+        /// Which.
+        key: ObjectKey,
+        /// The client's number for it.
+        call: CallId,
     },
     /// The next request has this number.
     Resume {
@@ -157,7 +196,7 @@ impl Client {
         name: String,
         mut dice: Dice,
         habits: Habits,
-        objects: impl IntoIterator<Item = (ObjectKey, ObjectKind)>,
+        objects: impl IntoIterator<Item = Subject>,
     ) -> Self {
         let session = SessionId(u128::from(dice.draw()) << 64 | u128::from(dice.draw()));
         Self {
@@ -169,7 +208,7 @@ impl Client {
             connection: None,
             objects: objects
                 .into_iter()
-                .map(|(key, kind)| (key, Used::new(kind)))
+                .map(|subject| (subject.key.clone(), Used::new(subject)))
                 .collect(),
             asked: VecDeque::new(),
             unique: 0,
@@ -188,7 +227,9 @@ impl Client {
         self.connection = None;
         for used in self.objects.values_mut() {
             used.synced = false;
+            used.catching_up = false;
             used.last_send = None;
+            used.locks = 0;
             let lost = used.waiting.drain(..).count() as u64;
             if !self.habits.durable {
                 self.tally.lost += lost;
@@ -197,18 +238,15 @@ impl Client {
     }
 
     /// It has a connection: what it says first.
-    pub(super) fn handle_connected(&mut self, edge: usize, id: SubscriberId) -> Vec<Wish> {
+    pub(super) fn handle_connected(
+        &mut self,
+        edge: usize,
+        id: SubscriberId,
+        truth: &Truth,
+    ) -> Vec<Wish> {
         self.connection = Some((edge, id));
-        let mut wishes: Vec<_> = self
-            .objects
-            .iter()
-            .map(|(key, used)| Wish::Ask {
-                key: key.clone(),
-                kind: used.kind,
-                version: used.version,
-                asks: vec![ObjectAsk::Use],
-            })
-            .collect();
+        let used = self.objects.values_mut().filter(|used| !used.released);
+        let mut wishes: Vec<_> = used.map(|used| used.ask_use(truth)).collect();
         if self.habits.durable {
             // From the first that has no answer, everything, in the same words.
             let next = self
@@ -220,12 +258,7 @@ impl Client {
                 let Some(used) = self.objects.get_mut(key) else {
                     continue;
                 };
-                wishes.push(Wish::Ask {
-                    key: key.clone(),
-                    kind: used.kind,
-                    version: used.version,
-                    asks: vec![waiting.what.ask()],
-                });
+                wishes.push(waiting.wish(used));
                 used.waiting.push_back(waiting.clone());
             }
         }
@@ -233,53 +266,66 @@ impl Client {
     }
 
     /// A thought: what it wants now.
-    pub(super) fn think(&mut self, now: Duration, leave: bool) -> Vec<Wish> {
+    pub(super) fn think(&mut self, now: Duration, truth: &Truth) -> Vec<Wish> {
         if self.connection.is_none() {
             return Vec::new();
         }
-        if leave && self.dice.in_thousand(4) && self.objects.values().all(|u| u.waiting.is_empty())
-        {
+        if self.dice.in_thousand(4) && self.objects.values().all(|u| u.waiting.is_empty()) {
             return vec![Wish::Leave];
         }
         let free: Vec<_> = self
             .objects
             .iter()
-            .filter(|(_, used)| used.synced && used.waiting.is_empty())
+            .filter(|(_, used)| (used.synced || used.released) && used.waiting.is_empty())
             .map(|(key, _)| key.clone())
             .collect();
         if free.is_empty() {
             return Vec::new();
         }
         let key = free[self.dice.below(free.len())].clone();
+        let Some(used) = self.objects.get_mut(&key) else {
+            return Vec::new();
+        };
+        if used.released {
+            // Sometimes everybody is away for long enough that the object dies.
+            let returns = self.dice.in_thousand(15);
+            used.released = !returns;
+            return returns.then(|| used.ask_use(truth)).into_iter().collect();
+        }
+        if self.dice.in_thousand(6) {
+            used.released = true;
+            used.synced = false;
+            used.locks = 0;
+            used.last_send = None;
+            return vec![used.wish(vec![ObjectAsk::Release])];
+        }
+        let locks = used.locks;
         let what = match self.dice.below(100) {
-            0..70 => What::Write(self.writes()),
-            70..80 => What::Write(vec![SlotOp::Remove { slot: self.slot() }]),
+            ..30 if locks > 0 => What::Unlock,
+            30..33 => What::Lock([50, 200, 1000][self.dice.below(3)]),
+            33..43 => What::Write(vec![SlotOp::Remove { slot: self.slot() }]),
             // By one client only: others' clears could not be told from the answer to its own.
-            80..83 if self.name == "c0" => What::Write(vec![SlotOp::Clear]),
-            _ => What::Send(self.unique()),
+            43..46 if self.name == "c0" => What::Write(vec![SlotOp::Clear]),
+            46..64 => What::Send(self.unique()),
+            _ => What::Write(self.writes()),
         };
         let seq = self.next_seq;
         self.next_seq += 1;
         let Some(used) = self.objects.get_mut(&key) else {
             return Vec::new();
         };
-        let asks = vec![what.ask()];
         let waiting = Waiting {
             seq,
             known: false,
             since: now,
             what,
         };
+        let wish = waiting.wish(used);
         if self.habits.durable {
-            self.asked.push_back((key.clone(), waiting.clone()));
+            self.asked.push_back((key, waiting.clone()));
         }
         used.waiting.push_back(waiting);
-        vec![Wish::Ask {
-            key,
-            kind: used.kind,
-            version: used.version,
-            asks,
-        }]
+        vec![wish]
     }
 
     fn writes(&mut self) -> Vec<SlotOp> {
@@ -308,193 +354,6 @@ impl Client {
         bytes.into()
     }
 
-    /// Its edge tells it something.
-    ///
-    /// # Errors
-    /// It must not be told that.
-    pub(super) fn handle_update(
-        &mut self,
-        key: &ObjectKey,
-        update: &ObjectUpdate,
-        truth: &Truth,
-        verdicts: &mut Vec<Verdict>,
-    ) -> Result<(), String> {
-        let name = &self.name;
-        let Some(used) = self.objects.get_mut(key) else {
-            return Err(format!("{name} is told of {key}, which it does not use"));
-        };
-        let version = update.version;
-        let has_status = update
-            .events
-            .iter()
-            .any(|event| matches!(event, ObjectEvent::Status(_)));
-        let first = update
-            .events
-            .iter()
-            .any(|event| matches!(event, ObjectEvent::UseSuccess));
-        if !used.synced && !first && !has_status {
-            return Err(format!(
-                "{name} is told of {key} before its first state: {update:?}"
-            ));
-        }
-        if version < used.version && !has_status {
-            return Err(format!(
-                "{name} goes from version {} of {key} back to {version}: {update:?}",
-                used.version
-            ));
-        }
-        let changes = update.events.iter().any(|event| {
-            matches!(
-                event,
-                ObjectEvent::Change { .. } | ObjectEvent::Remove { .. } | ObjectEvent::Clear
-            )
-        });
-        // What a subscription begins with answers nothing, though it may tell of the same slots.
-        let answered = used.answered_by(update).filter(|_| !first);
-        // Others' changes of a slot that the client is writing are kept from it until its answer,
-        // and so is the version that includes them; what else changed it is told.
-        let behind = !used.waiting.is_empty() && answered.is_none() && version == used.version;
-        let mut status = None;
-        let mut succeeded = Vec::new();
-        for event in &update.events {
-            match event {
-                ObjectEvent::UseSuccess => used.synced = true,
-                ObjectEvent::Clear => used.slots.clear(),
-                ObjectEvent::Change { slot, value } => {
-                    used.slots.insert(slot.clone(), value.clone());
-                }
-                ObjectEvent::Remove { slot } => {
-                    used.slots.remove(slot);
-                }
-                ObjectEvent::Success { slot } => {
-                    succeeded.push(slot.clone());
-                    let own = answered
-                        .as_ref()
-                        .and_then(|waiting| waiting.what.value_of(slot));
-                    if let Some(value) = own {
-                        used.slots.insert(slot.clone(), value.clone());
-                    }
-                }
-                ObjectEvent::Send(payload) => {
-                    let Some(place) = truth.place_of(key, payload) else {
-                        return Err(format!("{name} is told of a message that nobody sent"));
-                    };
-                    // The answer to a message that is asked again elsewhere comes late.
-                    if answered.is_some() && place <= used.last_send.unwrap_or_default() {
-                        continue;
-                    }
-                    if used.last_send.is_some_and(|last| last >= place) {
-                        return Err(format!(
-                            "{name} is told message {place} of {key} behind {:?}",
-                            used.last_send
-                        ));
-                    }
-                    used.last_send = Some(place);
-                }
-                ObjectEvent::Status(code) => status = Some(*code),
-            }
-        }
-        let answered_now = answered.is_some();
-        if let Some(waiting) = answered {
-            used.waiting.pop_front();
-            if let Some((_, asked)) = self
-                .asked
-                .iter_mut()
-                .find(|(_, asked)| asked.seq == waiting.seq)
-            {
-                asked.known = true;
-            }
-            while self.asked.front().is_some_and(|(_, asked)| asked.known) {
-                self.asked.pop_front();
-            }
-            match (&waiting.what, status) {
-                // What it was told before counts.
-                _ if waiting.known => {}
-                (What::Send(_), None) => self.tally.sent += 1,
-                (What::Write(ops), None) => {
-                    let mut accepted = 0;
-                    for op in ops {
-                        if let SlotOp::Set { slot, value } = op {
-                            let written = succeeded.contains(slot);
-                            accepted += u64::from(written);
-                            verdicts.push(Verdict {
-                                who: name.clone(),
-                                key: key.clone(),
-                                value: value.clone(),
-                                written,
-                            });
-                        }
-                    }
-                    if accepted > 0 {
-                        self.tally.accepted += 1;
-                    } else {
-                        self.tally.refused += 1;
-                    }
-                }
-                (_, Some(ObjectStatus::Unavailable)) => {
-                    // It was not made, and will not be.
-                    if let What::Write(ops) = &waiting.what {
-                        verdicts.extend(ops.iter().filter_map(|op| match op {
-                            SlotOp::Set { value, .. } => Some(Verdict {
-                                who: name.clone(),
-                                key: key.clone(),
-                                value: value.clone(),
-                                written: false,
-                            }),
-                            SlotOp::Remove { .. } | SlotOp::Clear => None,
-                        }));
-                    }
-                    self.tally.undecided += 1;
-                }
-                (_, Some(_)) => self.tally.undecided += 1,
-            }
-        } else if !succeeded.is_empty() {
-            return Err(format!(
-                "{name} is told of a success in {key} that it does not wait for: {update:?}"
-            ));
-        }
-        if behind && changes {
-            used.ahead = true;
-        } else if version > used.version || first || answered_now {
-            used.ahead = false;
-        }
-        let told = changes || first || !succeeded.is_empty();
-        if told && !used.ahead && version >= used.version {
-            used.version = version;
-            used.unchecked.push_back((version, used.slots.clone()));
-        }
-        self.check_told(truth)
-    }
-
-    /// Holds what it was told against what happened.
-    ///
-    /// # Errors
-    /// It was told of a state that never was.
-    pub(super) fn check_told(&mut self, truth: &Truth) -> Result<(), String> {
-        for (key, used) in &mut self.objects {
-            while let Some((version, slots)) = used.unchecked.pop_front() {
-                match truth.at(key, version) {
-                    Some(right) if *right == slots => {}
-                    Some(right) => {
-                        return Err(format!(
-                            "{} sees {key} at version {version} as {slots:?}, it is {right:?}",
-                            self.name
-                        ));
-                    }
-                    // The version it was made with: it holds nothing, and no change made it.
-                    None if slots.is_empty() => {}
-                    None => {
-                        return Err(format!(
-                            "{} sees version {version} of {key}, which never was",
-                            self.name
-                        ));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Whether nothing waits and everything it uses is known to it.
     ///
     /// # Errors
@@ -507,17 +366,23 @@ impl Client {
                     self.name, waiting.since, waiting.seq, waiting.what
                 ));
             }
-            if !used.synced {
+            if !used.synced && !used.released {
                 return Err(format!("{} waits for the first state of {key}", self.name));
             }
         }
         Ok(())
     }
 
-    /// What it sees of an object.
+    /// Whether it uses the object.
+    pub(super) fn uses(&self, key: &ObjectKey) -> bool {
+        self.connection.is_some() && self.objects.get(key).is_some_and(|used| !used.released)
+    }
+
+    /// What it sees of the objects that it uses.
     pub(super) fn sees(&self) -> impl Iterator<Item = (&ObjectKey, Version, &Slots)> {
         self.objects
             .iter()
+            .filter(|(_, used)| !used.released)
             .map(|(key, used)| (key, used.version, &used.slots))
     }
 
@@ -529,49 +394,51 @@ impl Client {
 }
 
 impl Used {
-    fn new(kind: ObjectKind) -> Self {
+    fn new(subject: Subject) -> Self {
         Self {
-            kind,
+            subject,
             synced: false,
+            released: false,
+            floor: Version(0),
+            locks: 0,
             version: Version(0),
             slots: Slots::new(),
             last_send: None,
             waiting: VecDeque::new(),
+            catching_up: false,
             ahead: false,
             unchecked: VecDeque::new(),
         }
     }
 
-    /// The request that an update answers: it has a success, an echo of the message, or says
-    /// something about each slot that was asked for.
-    fn answered_by(&self, update: &ObjectUpdate) -> Option<Waiting> {
-        let waiting = self.waiting.front()?;
-        let says = |wanted: &SlotOp| {
-            update.events.iter().any(|event| match (wanted, event) {
-                (SlotOp::Set { slot, .. }, ObjectEvent::Success { slot: told }) => slot == told,
-                (SlotOp::Set { slot, .. }, ObjectEvent::Change { slot: told, .. })
-                | (
-                    SlotOp::Set { slot, .. } | SlotOp::Remove { slot },
-                    ObjectEvent::Remove { slot: told },
-                )
-                | (SlotOp::Remove { slot }, ObjectEvent::Change { slot: told, .. }) => slot == told,
-                (SlotOp::Clear, ObjectEvent::Clear) => true,
-                _ => false,
-            })
-        };
-        let failed = update
-            .events
-            .iter()
-            .any(|event| matches!(event, ObjectEvent::Status(_)));
-        let answered = failed
-            || match &waiting.what {
-                What::Write(ops) => ops.iter().all(says),
-                What::Send(payload) => update
-                    .events
-                    .iter()
-                    .any(|event| matches!(event, ObjectEvent::Send(told) if told == payload)),
-            };
-        answered.then(|| waiting.clone())
+    fn wish(&self, asks: Vec<ObjectAsk>) -> Wish {
+        Wish::Ask {
+            subject: self.subject.clone(),
+            version: self.version,
+            asks,
+        }
+    }
+
+    fn ask_use(&mut self, truth: &Truth) -> Wish {
+        self.floor = truth.acknowledged(&self.subject.key);
+        self.wish(vec![ObjectAsk::Use])
+    }
+}
+
+impl Waiting {
+    fn wish(&self, used: &Used) -> Wish {
+        let key = used.subject.key.clone();
+        let call = CallId(self.seq);
+        match &self.what {
+            What::Write(ops) => used.wish(vec![ObjectAsk::Write(ops.clone())]),
+            What::Send(payload) => used.wish(vec![ObjectAsk::Send(payload.clone())]),
+            What::Lock(lease_ms) => Wish::Lock {
+                key,
+                lease_ms: *lease_ms,
+                call,
+            },
+            What::Unlock => Wish::Unlock { key, call },
+        }
     }
 }
 
@@ -583,14 +450,7 @@ impl What {
                 SlotOp::Set { slot, value } if slot == wanted => Some(value),
                 _ => None,
             }),
-            Self::Send(_) => None,
-        }
-    }
-
-    fn ask(&self) -> ObjectAsk {
-        match self {
-            Self::Write(ops) => ObjectAsk::Write(ops.clone()),
-            Self::Send(payload) => ObjectAsk::Send(payload.clone()),
+            Self::Send(_) | Self::Lock(_) | Self::Unlock => None,
         }
     }
 }

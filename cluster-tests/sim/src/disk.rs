@@ -88,11 +88,25 @@ impl Disk {
     }
 
     /// The process died: of what was not synced, the first `kept` writes are there all the
-    /// same.
+    /// same. A write that was torn is not there at all, as with the frames of the real log.
     pub(super) fn crash(&mut self, kept: usize) {
         self.syncing = kept.min(self.pending.len());
         self.end_sync();
         self.pending.clear();
+    }
+
+    /// What it has promised, and will not forget.
+    #[must_use]
+    pub(super) fn promised(&self) -> HardState {
+        self.safe.hard_state
+    }
+
+    /// Whether everything up to this entry is safe.
+    #[must_use]
+    pub(super) fn reaches(&self, index: LogIndex) -> bool {
+        let saved = self.safe.saved.as_ref().map(|saved| saved.index);
+        let last = self.safe.entries.last().map(|entry| entry.index);
+        saved.max(last) >= Some(index)
     }
 
     /// How many writes are not safe.

@@ -13,6 +13,8 @@ pub(super) struct Publisher {
     pub(super) publication: u64,
     /// What it wants.
     pub(super) key: StreamKey,
+    /// The publish must be newer than this.
+    pub(super) above: Epoch,
     /// What it has.
     pub(super) holds: Option<Epoch>,
     /// Whether it answers when it is challenged.
@@ -23,10 +25,17 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// A publisher that stays for some seconds.
-    pub(super) fn new(publication: u64, key: StreamKey, now: Duration, dice: &mut Dice) -> Self {
+    pub(super) fn new(
+        publication: u64,
+        key: StreamKey,
+        above: Epoch,
+        now: Duration,
+        dice: &mut Dice,
+    ) -> Self {
         Self {
             publication,
             key,
+            above,
             holds: None,
             alive: !dice.in_thousand(200),
             until: now + dice.between(Duration::from_millis(200), Duration::from_secs(6)),

@@ -4,11 +4,14 @@
 //! Every written value and every message is unique in a run, so that it can be traced.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::effect::{ObjectChange, ObjectSync, StreamState};
 use ledger::{Applied, Effect};
-use model::{Epoch, LogIndex, ObjectKey, SlotName, SlotValue, StreamKey, Version};
+use model::{Epoch, LogIndex, ObjectKey, SessionId, SlotName, SlotValue, StreamKey, Version};
+
+use super::locks::Locks;
 
 /// The slots of an object.
 pub(super) type Slots = BTreeMap<SlotName, SlotValue>;
@@ -25,8 +28,13 @@ pub(super) struct Truth {
     streams: BTreeMap<StreamKey, StreamState>,
     /// Where each value was written.
     written: BTreeMap<SlotValue, (ObjectKey, Version)>,
-    /// The messages of each object, in order.
-    sent: BTreeMap<ObjectKey, Vec<Bytes>>,
+    /// How many messages each object has had.
+    sent: BTreeMap<ObjectKey, usize>,
+    /// The place of each message among those of its object.
+    places: BTreeMap<Bytes, (ObjectKey, usize)>,
+    /// The newest version of each object of which a client was told that it wrote it.
+    acknowledged: BTreeMap<ObjectKey, Version>,
+    locks: Locks,
 }
 
 /// What an object was at one version.
@@ -37,7 +45,7 @@ struct Moment {
 }
 
 impl Truth {
-    /// An origin applied an entry.
+    /// An origin applied an entry. Whether it is the first to do so.
     ///
     /// # Errors
     /// Another origin applied something else there, or the entry cannot follow what was.
@@ -45,7 +53,8 @@ impl Truth {
         &mut self,
         who: impl std::fmt::Display,
         applied: &Applied,
-    ) -> Result<(), String> {
+        now: Duration,
+    ) -> Result<bool, String> {
         if let Some(before) = self.entries.get(&applied.index) {
             if before != applied {
                 return Err(format!(
@@ -53,7 +62,7 @@ impl Truth {
                     applied.index
                 ));
             }
-            return Ok(());
+            return Ok(false);
         }
         if applied.index <= self.folded {
             return Err(format!(
@@ -63,11 +72,12 @@ impl Truth {
         }
         self.folded = applied.index;
         self.entries.insert(applied.index, applied.clone());
+        let located = |error| format!("{who}, entry {}: {error}", applied.index);
         for effect in &applied.effects {
-            self.fold(effect)
-                .map_err(|error| format!("{who}, entry {}: {error}", applied.index))?;
+            self.fold(effect).map_err(located)?;
         }
-        Ok(())
+        self.locks.handle_applied(applied, now).map_err(located)?;
+        Ok(true)
     }
 
     fn fold(&mut self, effect: &Effect) -> Result<(), String> {
@@ -108,17 +118,22 @@ impl Truth {
                         },
                     );
                     for (_, value) in slots {
-                        if let Some(value) = value {
-                            self.written.insert(value.clone(), (key.clone(), *version));
+                        let Some(value) = value else { continue };
+                        let written = (key.clone(), *version);
+                        if let Some(before) = self.written.insert(value.clone(), written) {
+                            return Err(format!(
+                                "{value:?} was written to {key} at version {version}, and before to {before:?}"
+                            ));
                         }
                     }
                 }
                 ObjectChange::Send { payload } => {
                     let sent = self.sent.entry(key.clone()).or_default();
-                    if sent.contains(payload) {
+                    let place = (key.clone(), *sent);
+                    if self.places.insert(payload.clone(), place).is_some() {
                         return Err(format!("a message of {key} was sent twice: {payload:?}"));
                     }
-                    sent.push(payload.clone());
+                    *sent += 1;
                 }
             },
             Effect::Stream { key, state } => {
@@ -136,6 +151,12 @@ impl Truth {
                     return Err(format!(
                         "publish {} of {key} is held by {:?} and by {:?}",
                         state.epoch, before.holder, state.holder
+                    ));
+                }
+                let origin = state.origin.as_ref().filter(|_| state.holder.is_none());
+                if let Some(origin) = origin {
+                    return Err(format!(
+                        "{key} has media at {origin}, and nobody publishes it"
                     ));
                 }
                 *before = state.clone();
@@ -195,7 +216,37 @@ impl Truth {
     /// The place of a message among those of its object.
     #[must_use]
     pub(super) fn place_of(&self, key: &ObjectKey, payload: &Bytes) -> Option<usize> {
-        self.sent.get(key)?.iter().position(|sent| sent == payload)
+        let (object, place) = self.places.get(payload)?;
+        (object == key).then_some(*place)
+    }
+
+    /// A client is told that it wrote this.
+    pub(super) fn acknowledge(&mut self, value: &SlotValue) {
+        if let Some((key, version)) = self.written.get(value) {
+            let newest = self.acknowledged.entry(key.clone()).or_default();
+            *newest = (*newest).max(*version);
+        }
+    }
+
+    /// The newest version of which a client was told that it wrote it: nobody who asks from
+    /// now on may be shown less.
+    #[must_use]
+    pub(super) fn acknowledged(&self, key: &ObjectKey) -> Version {
+        self.acknowledged.get(key).copied().unwrap_or_default()
+    }
+
+    /// A client is told that it has a lock.
+    ///
+    /// # Errors
+    /// There is no such lock, or it is another session's.
+    pub(super) fn lock_told(
+        &mut self,
+        key: &ObjectKey,
+        token: u64,
+        session: Option<SessionId>,
+        name: &str,
+    ) -> Result<(), String> {
+        self.locks.told(key, token, session, name)
     }
 
     /// What the object was at its greatest version.

@@ -1,9 +1,12 @@
 //! The world: who lives in it, what happens next.
 
 mod edges;
+mod events;
 mod faults;
+mod operator;
 mod origins;
 mod people;
+mod safety;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,14 +14,16 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use consensus::About;
+use consensus::{About, Membership};
 use ledger::replica::{Replica, SubscriberId};
-use ledger::watchers::AttachId;
-use ledger::wire::ToEdge;
 use member::{Member, Restored, Saved};
-use model::{AppInstance, NodeId, ObjectKey, ObjectKind, ObjectName, StreamKey, StreamName};
+use model::{
+    AppInstance, Epoch, LogIndex, NodeId, ObjectKey, ObjectKind, ObjectName, Policy, StreamKey,
+    StreamName,
+};
 
-use super::client::{Client, Habits, Verdict};
+use super::client::{Client, Habits, Subject, Verdict};
+use super::clock::Clock;
 use super::dice::Dice;
 use super::disk::Disk;
 use super::net::{Host, Net};
@@ -47,13 +52,23 @@ pub struct World {
     conns: BTreeMap<u64, Conn>,
     next_conn: u64,
     next_subscriber: u64,
-    objects: Vec<(ObjectKey, ObjectKind)>,
+    objects: Vec<Subject>,
     streams: Vec<StreamKey>,
     truth: Truth,
     verdicts: Vec<Verdict>,
     report: Report,
     hasher: DefaultHasher,
     healed: bool,
+    /// What whoever runs the cluster has to do.
+    tasks: VecDeque<operator::Task>,
+    /// Who led in each term.
+    leaders: BTreeMap<u64, NodeId>,
+    /// Who was granted each publish: the edge, its life, and its number for it.
+    grants: BTreeMap<(StreamKey, Epoch), (usize, u64, u64)>,
+    /// When the membership changed last.
+    changed: Duration,
+    /// A state is saved after so many entries, and so many are kept beside it.
+    saves: (u64, u64),
 }
 
 struct Origin {
@@ -66,6 +81,16 @@ struct Origin {
     sync: (Duration, Duration),
     syncing: bool,
     leader_seen: Option<NodeId>,
+    clock: Clock,
+    /// Of its data folder.
+    stamp: u64,
+    /// It has lost what it had promised.
+    disk_lost: bool,
+    /// It belongs to the cluster no more.
+    gone: bool,
+    membership: Option<Membership>,
+    /// What happened behind this it remembers, since it runs.
+    remembers: Option<LogIndex>,
 }
 
 struct Edge {
@@ -77,6 +102,11 @@ struct Edge {
     /// Who is connected: the place of each client.
     subscribers: BTreeMap<SubscriberId, usize>,
     publishers: Vec<Publisher>,
+    clock: Clock,
+    /// How often it may have missed messages.
+    holes: u64,
+    /// What it had seen when it attached.
+    seen: LogIndex,
 }
 
 /// One attachment of an edge to an origin.
@@ -130,6 +160,8 @@ enum Event {
     Think { client: usize },
     /// Somebody publishes, somebody stops.
     Publishers,
+    /// Whoever runs the cluster looks at it.
+    Operate,
     /// Something goes wrong.
     Fault,
     /// Something is mended.
@@ -139,6 +171,8 @@ enum Event {
 #[derive(Clone, Copy, Debug)]
 enum Mend {
     Restart(Host),
+    /// It is stopped, if it has not been since.
+    Stop(usize, u64),
     Resume(Host),
     Heal,
     Disk(usize),
@@ -161,7 +195,12 @@ impl World {
                 let name = ObjectName::new(&format!("object{number}")).unwrap();
                 let kind = [ObjectKind::Temporary, ObjectKind::Persistent][number % 2];
                 let at = at.clone();
-                (ObjectKey { at, name }, kind)
+                let key = ObjectKey { at, name };
+                let policy = match dice.below(3) {
+                    0 => Policy::LastWriterWins,
+                    _ => Policy::Optimistic,
+                };
+                Subject { key, kind, policy }
             })
             .collect();
         let streams = (0..2)
@@ -171,30 +210,23 @@ impl World {
             })
             .collect();
         let founders: Vec<_> = (0..options.origins)
-            .map(|place| (node(place), about(place)))
+            .map(|place| {
+                let about = About {
+                    stamp: stamp(place),
+                    text: Bytes::new(),
+                };
+                (node(place), about)
+            })
             .collect();
+        let base = Instant::now();
         let origins = (0..options.origins)
-            .map(|place| Origin {
-                id: node(place),
-                member: None,
-                disk: Disk::new(Restored::founding(founders.clone())),
-                life: 0,
-                paused: None,
-                sync: (Duration::from_micros(100), Duration::from_micros(900)),
-                syncing: false,
-                leader_seen: None,
+            .map(|place| {
+                let restored = Restored::founding(founders.clone());
+                Origin::new(place, restored, Clock::new(base, &mut dice))
             })
             .collect();
         let edges = (0..options.edges)
-            .map(|_| Edge {
-                replica: None,
-                life: 0,
-                conn: None,
-                dialling: false,
-                paused: None,
-                subscribers: BTreeMap::new(),
-                publishers: Vec::new(),
-            })
+            .map(|_| Edge::new(Clock::new(base, &mut dice)))
             .collect();
         let clients = (0..options.clients)
             .map(|number| {
@@ -211,9 +243,10 @@ impl World {
             })
             .collect();
         let net = Net::new(dice.split());
+        let saves = [(40, 5), (120, 20), (300, 50)][dice.below(3)];
         let mut world = Self {
             options,
-            base: Instant::now(),
+            base,
             now: Duration::ZERO,
             dice,
             net,
@@ -232,6 +265,11 @@ impl World {
             report: Report::default(),
             hasher: DefaultHasher::new(),
             healed: false,
+            tasks: VecDeque::new(),
+            leaders: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            changed: Duration::ZERO,
+            saves,
         };
         for place in 0..options.origins {
             world.start_origin(place);
@@ -245,7 +283,12 @@ impl World {
                 .between(Duration::ZERO, Duration::from_millis(300));
             world.at(pause, Event::Connect { client });
         }
-        world.at(Duration::from_secs(2), Event::Fault);
+        world.at(Duration::from_secs(1), Event::Operate);
+        let peace = match options.trouble > Duration::from_secs(2) {
+            true => Duration::from_secs(2),
+            false => Duration::from_millis(400),
+        };
+        world.at(peace, Event::Fault);
         world.at(Duration::from_millis(500), Event::Publishers);
         world
     }
@@ -286,7 +329,6 @@ impl World {
         }
         self.judge()?;
         self.report.entries = self.truth.entries();
-        self.report.fingerprint = self.hasher.finish();
         for client in &self.clients {
             let (all, one) = (&mut self.report.tally, client.tally);
             all.accepted += one.accepted;
@@ -294,7 +336,9 @@ impl World {
             all.undecided += one.undecided;
             all.lost += one.lost;
             all.sent += one.sent;
+            all.locked += one.locked;
         }
+        self.report.fingerprint = self.hasher.finish();
         Ok(self.report)
     }
 
@@ -303,13 +347,14 @@ impl World {
             verdict.check(&self.truth)?;
         }
         let mut digests = BTreeMap::new();
-        for origin in &self.origins {
-            let Some(member) = &origin.member else {
+        for place in self.present() {
+            let Some(member) = &self.origins[place].member else {
                 continue;
             };
             let ledger = member.ledger();
-            digests.insert(origin.id, (ledger.applied(), ledger.digest()));
+            digests.insert(place, (ledger.applied(), ledger.digest()));
         }
+        digests.hash(&mut self.hasher);
         if digests
             .values()
             .any(|digest| Some(digest) != digests.values().next())
@@ -340,16 +385,31 @@ impl World {
             }
             client.check_quiet()?;
         }
+        self.check_settled()?;
         let mut applied = None;
-        for origin in &self.origins {
-            let Some(member) = &origin.member else {
-                return Err(format!("origin {} does not run", origin.id));
+        for place in self.present() {
+            let Some(member) = &self.origins[place].member else {
+                return Err(format!("o{place} does not run"));
             };
             let here = member.ledger().applied();
             if applied.is_some_and(|there| there != here) {
-                return Err(format!("origin {} has applied up to {here}", origin.id));
+                return Err(format!("o{place} has applied up to {here}"));
             }
             applied = Some(here);
+            if let Some((key, token, _)) = member.ledger().locks().next() {
+                return Err(format!("lock {token} of {key} never ends"));
+            }
+            for Subject { key, kind, .. } in &self.objects {
+                let used = self.clients.iter().any(|client| client.uses(key));
+                let exists = member.ledger().sync(key, None).is_some();
+                if exists && !used && *kind == ObjectKind::Temporary {
+                    return Err(format!("{key} is there, and nobody uses it"));
+                }
+            }
+            let mut streams = member.ledger().streams();
+            if let Some((key, state)) = streams.find(|(_, state)| state.holder.is_some()) {
+                return Err(format!("{key} is held, and nobody publishes: {state:?}"));
+            }
         }
         Ok(())
     }
@@ -376,12 +436,16 @@ impl World {
         self.agenda.insert((self.now + after, self.events), event);
     }
 
-    fn instant(&self) -> Instant {
-        self.base + self.now
+    /// What a host's clock shows.
+    fn instant(&self, host: Host) -> Instant {
+        self.clock(host).at(self.now)
     }
 
-    fn offset(&self, instant: Instant) -> Duration {
-        instant.saturating_duration_since(self.base)
+    fn clock(&self, host: Host) -> &Clock {
+        match host {
+            Host::Origin(place) => &self.origins[place].clock,
+            Host::Edge(place) => &self.edges[place].clock,
+        }
     }
 
     /// The next thing happens.
@@ -390,7 +454,7 @@ impl World {
         let mut due: Option<(Duration, Host)> = None;
         for (place, origin) in self.origins.iter().enumerate() {
             if let (Some(member), None) = (&origin.member, &origin.paused) {
-                let at = self.offset(member.deadline());
+                let at = origin.clock.when(member.deadline());
                 if due.is_none_or(|(first, _)| at < first) {
                     due = Some((at, Host::Origin(place)));
                 }
@@ -400,7 +464,7 @@ impl World {
             if let (Some(replica), None) = (&edge.replica, &edge.paused)
                 && let Some(deadline) = replica.deadline()
             {
-                let at = self.offset(deadline);
+                let at = edge.clock.when(deadline);
                 if due.is_none_or(|(first, _)| at < first) {
                     due = Some((at, Host::Edge(place)));
                 }
@@ -415,7 +479,7 @@ impl World {
             }
             (_, Some((at, host))) => {
                 self.now = self.now.max(at);
-                let now = self.instant();
+                let now = self.instant(host);
                 match host {
                     Host::Origin(place) => {
                         if let Some(member) = &mut self.origins[place].member {
@@ -443,169 +507,43 @@ impl World {
             println!("{:>12.6} {text}", self.now.as_secs_f64());
         }
     }
+}
 
-    // ----- events
-
-    fn handle(&mut self, event: Event) -> Outcome {
-        // Whoever is stopped hears it later.
-        let host = match &event {
-            Event::Peer { to, .. } => Some(Host::Origin(*to)),
-            Event::Up { conn, .. } | Event::Accepted { conn } => {
-                self.conns.get(conn).map(|conn| Host::Origin(conn.origin))
-            }
-            Event::Down { conn, .. } => self.conns.get(conn).map(|conn| Host::Edge(conn.edge)),
-            Event::Synced { origin, .. }
-            | Event::StateSaved { origin, .. }
-            | Event::StateSent { origin, .. } => Some(Host::Origin(*origin)),
-            Event::Dial { edge, .. } => Some(Host::Edge(*edge)),
-            Event::Break { .. }
-            | Event::Connect { .. }
-            | Event::Think { .. }
-            | Event::Publishers
-            | Event::Fault
-            | Event::Mend(_) => None,
-        };
-        let paused = match host {
-            Some(Host::Origin(place)) => self.origins[place].paused.as_mut(),
-            Some(Host::Edge(place)) => self.edges[place].paused.as_mut(),
-            None => None,
-        };
-        if let Some(waiting) = paused {
-            waiting.push_back(event);
-            return Ok(());
+impl Origin {
+    fn new(place: usize, restored: Restored, clock: Clock) -> Self {
+        Self {
+            id: node(place),
+            member: None,
+            disk: Disk::new(restored),
+            life: 0,
+            paused: None,
+            sync: (Duration::from_micros(100), Duration::from_micros(900)),
+            syncing: false,
+            leader_seen: None,
+            clock,
+            stamp: stamp(place),
+            disk_lost: false,
+            gone: false,
+            membership: None,
+            remembers: None,
         }
-        let now = self.instant();
-        match event {
-            Event::Peer {
-                from,
-                to,
-                message,
-                state,
-            } => {
-                let sender = self.origins[from].id;
-                let arrived = self.origins[to].member.is_some();
-                if let Some(member) = &mut self.origins[to].member {
-                    let taken = match &state {
-                        None => member.handle_peer(sender, &message, now),
-                        Some((contents, _)) => {
-                            member.handle_snapshot(sender, &message, contents, now)
-                        }
-                    };
-                    if let Err(error) = taken {
-                        return Err(format!("o{to} refuses what o{from} sent: {error}"));
-                    }
-                    self.drain_origin(to)?;
-                }
-                if let Some((_, life)) = state {
-                    let to = self.origins[to].id;
-                    let event = Event::StateSent {
-                        origin: from,
-                        life,
-                        to,
-                        arrived,
-                    };
-                    self.at(Duration::from_millis(1), event);
-                }
-            }
-            Event::StateSent {
-                origin,
-                life,
-                to,
-                arrived,
-            } => {
-                if let Some(member) = self.living(origin, life) {
-                    member.handle_snapshot_sent(to, arrived);
-                    self.drain_origin(origin)?;
-                }
-            }
-            Event::Synced { origin, life } => {
-                if self.living(origin, life).is_some() {
-                    let last = self.origins[origin].disk.end_sync();
-                    self.origins[origin].syncing = false;
-                    if let (Some(ticket), Some(member)) = (last, self.living(origin, life)) {
-                        member.handle_persisted(ticket, now);
-                    }
-                    self.drain_origin(origin)?;
-                }
-            }
-            Event::StateSaved {
-                origin,
-                life,
-                saved,
-            } => {
-                if self.living(origin, life).is_some() {
-                    let index = saved.index;
-                    self.origins[origin].disk.save(saved);
-                    if let Some(member) = self.living(origin, life) {
-                        member.handle_snapshot_saved(index);
-                    }
-                    self.drain_origin(origin)?;
-                }
-            }
-            Event::Accepted { conn } => {
-                if let Some((origin, member)) = self.attached(conn) {
-                    member.handle_attach(AttachId(conn), now);
-                    self.drain_origin(origin)?;
-                }
-            }
-            Event::Up { conn, message } => {
-                if let Some((origin, member)) = self.attached(conn) {
-                    member
-                        .handle_edge(AttachId(conn), message, now)
-                        .map_err(|error| format!("o{origin} cannot read an edge: {error}"))?;
-                    self.drain_origin(origin)?;
-                }
-            }
-            Event::Down { conn, message } => {
-                let Some((edge, lives)) = self.conns.get(&conn).map(|c| (c.edge, c.lives)) else {
-                    return Ok(());
-                };
-                if self.edges[edge].conn == Some(conn) && self.edges[edge].life == lives.0 {
-                    let message = ToEdge::decode(message)
-                        .map_err(|error| format!("e{edge} cannot read an origin: {error}"))?;
-                    self.trace(format_args!("e{edge} hears {message:?}"));
-                    if let Some(replica) = &mut self.edges[edge].replica {
-                        replica
-                            .handle_message(message, now)
-                            .map_err(|error| format!("e{edge} blames its origin: {error}"))?;
-                    }
-                    self.drain_edge(edge)?;
-                }
-            }
-            Event::Break { conn } => self.break_conn(conn)?,
-            Event::Dial { edge, life } => self.dial(edge, life)?,
-            Event::Connect { client } => self.connect(client)?,
-            Event::Think { client } => {
-                let leave = !self.healed;
-                if !self.healed {
-                    let wishes = self.clients[client].think(self.now, leave);
-                    self.grant(client, wishes)?;
-                    let pause = self.clients[client].pause();
-                    self.at(pause, Event::Think { client });
-                }
-            }
-            Event::Publishers => self.publish()?,
-            Event::Fault => {
-                if !self.healed {
-                    self.fault()?;
-                    let pause = self.dice.between(Duration::from_millis(50), FAULTS_EVERY);
-                    self.at(pause, Event::Fault);
-                }
-            }
-            Event::Mend(mend) => self.mend(mend),
+    }
+}
+
+impl Edge {
+    fn new(clock: Clock) -> Self {
+        Self {
+            replica: None,
+            life: 0,
+            conn: None,
+            dialling: false,
+            paused: None,
+            subscribers: BTreeMap::new(),
+            publishers: Vec::new(),
+            clock,
+            holes: 0,
+            seen: LogIndex(0),
         }
-        Ok(())
-    }
-
-    fn living(&mut self, origin: usize, life: u64) -> Option<&mut Member> {
-        let origin = &mut self.origins[origin];
-        origin.member.as_mut().filter(|_| origin.life == life)
-    }
-
-    fn attached(&mut self, conn: u64) -> Option<(usize, &mut Member)> {
-        let conn = self.conns.get(&conn)?;
-        let (origin, life) = (conn.origin, conn.lives.1);
-        Some((origin, self.living(origin, life)?))
     }
 }
 
@@ -613,9 +551,6 @@ fn node(place: usize) -> NodeId {
     NodeId(NonZeroU64::MIN.saturating_add(place as u64))
 }
 
-fn about(place: usize) -> About {
-    About {
-        stamp: 1000 + place as u64,
-        text: Bytes::new(),
-    }
+const fn stamp(place: usize) -> u64 {
+    1000 + place as u64
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ledger::replica::{Output as ToShell, Replica, Setup as ReplicaSetup};
 use ledger::watchers::AttachId;
+use ledger::wire::ToOrigin;
 use model::EdgeId;
 
 use super::{Conn, Event, Outcome, World};
@@ -13,7 +14,7 @@ use crate::net::Host;
 impl World {
     pub(super) fn start_edge(&mut self, place: usize) {
         let seed = self.dice.draw();
-        let now = self.instant();
+        let now = self.instant(Host::Edge(place));
         let edge = &mut self.edges[place];
         let id = EdgeId::new(&format!("edge-{place}")).unwrap();
         let mut setup = ReplicaSetup::new(id, seed);
@@ -78,7 +79,7 @@ impl World {
         self.edges[place].conn = Some(conn);
         let at = self.net.in_order(here, there, self.now);
         self.at(at.saturating_sub(self.now), Event::Accepted { conn });
-        let now = self.instant();
+        let now = self.instant(here);
         if let Some(replica) = &mut self.edges[place].replica {
             replica.handle_attached_link(now);
         }
@@ -104,7 +105,7 @@ impl World {
             return Ok(());
         };
         self.trace(format_args!("attachment {id} breaks"));
-        let now = self.instant();
+        let now = self.instant(Host::Edge(conn.edge));
         if let Some(member) = self.living(conn.origin, conn.lives.1) {
             member.handle_detach(AttachId(id));
             self.drain_origin(conn.origin)?;
@@ -173,12 +174,19 @@ impl World {
             match output {
                 ToShell::ToOrigin(message) => {
                     self.trace(format_args!("e{place} says {message:?}"));
+                    if let ToOrigin::Attach { seen, .. } = &message {
+                        self.edges[place].seen = *seen;
+                    }
                     if let Some(conn) = self.edges[place].conn {
                         self.send_up(conn, message.encode());
                     }
                 }
                 ToShell::Update { to, key, update } => {
                     self.trace(format_args!("e{place} tells {to:?} of {key}: {update:?}"));
+                    let edge = &self.edges[place];
+                    // Another life of the edge begins with what is there.
+                    let life = edge.replica.as_ref().map(|r| r.life().incarnation);
+                    let holes = edge.holes ^ life.unwrap_or_default();
                     for id in to.iter() {
                         let Some(&client) = self.edges[place].subscribers.get(&id) else {
                             continue;
@@ -187,18 +195,35 @@ impl World {
                         self.clients[client].handle_update(
                             &key,
                             &update,
-                            &self.truth,
+                            holes,
+                            &mut self.truth,
                             &mut self.verdicts,
                         )?;
                     }
                 }
-                ToShell::CallAnswer { .. } | ToShell::Stream { .. } => {}
+                ToShell::CallAnswer {
+                    subscriber,
+                    call,
+                    result,
+                } => {
+                    self.trace(format_args!("e{place} answers {call:?}: {result:?}"));
+                    if let Some(&client) = self.edges[place].subscribers.get(&subscriber) {
+                        let session = self.session(client, subscriber);
+                        self.clients[client].handle_call(
+                            call.0,
+                            result,
+                            session,
+                            &mut self.truth,
+                        )?;
+                    }
+                }
+                ToShell::Stream { .. } => {}
                 ToShell::Claim {
                     publication,
                     outcome,
                 } => self.claimed(place, publication, outcome)?,
                 ToShell::Challenged { publication } => {
-                    let now = self.instant();
+                    let now = self.instant(Host::Edge(place));
                     let edge = &mut self.edges[place];
                     let publisher = edge
                         .publishers

@@ -3,38 +3,35 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use consensus::Role;
-
 use super::{Event, Mend, Outcome, World};
 use crate::net::Host;
 
 impl World {
     pub(super) fn fault(&mut self) -> Outcome {
-        let origins = self.origins.len();
-        let origin = self.dice.below(origins);
+        let origins = self.present();
+        let origin = origins[self.dice.below(origins.len())];
         let edge = self.dice.below(self.edges.len());
-        let soon = self
-            .dice
-            .between(Duration::from_millis(50), Duration::from_secs(4));
-        match self.dice.below(12) {
+        let soon = match self.dice.below(4) {
+            0 => self
+                .dice
+                .between(Duration::from_millis(1), Duration::from_millis(60)),
+            _ => self
+                .dice
+                .between(Duration::from_millis(50), Duration::from_secs(4)),
+        };
+        match self.dice.below(16) {
             0 | 1 => {
                 self.kill_origin(origin);
                 self.at(soon, Event::Mend(Mend::Restart(Host::Origin(origin))));
             }
             2 => {
                 // Whoever leads.
-                let leader = self.origins.iter().position(|origin| {
-                    origin
-                        .member
-                        .as_ref()
-                        .is_some_and(|member| member.role().0 == Role::Leader)
-                });
-                let origin = leader.unwrap_or(origin);
+                let origin = self.leader().unwrap_or(origin);
                 self.kill_origin(origin);
                 self.at(soon, Event::Mend(Mend::Restart(Host::Origin(origin))));
             }
             3 if self.dice.in_thousand(300) => {
-                for origin in 0..origins {
+                for origin in origins {
                     self.kill_origin(origin);
                     let soon = self.dice.between(Duration::ZERO, Duration::from_secs(2));
                     self.at(soon, Event::Mend(Mend::Restart(Host::Origin(origin))));
@@ -69,6 +66,31 @@ impl World {
                     Duration::from_micros(200 + self.dice.draw() % 50_000),
                 );
                 self.at(soon, Event::Mend(Mend::Heal));
+            }
+            12 | 13 => self.plan(),
+            14 if self.dice.in_thousand(500) => self.lose_disk(origin),
+            14 => {
+                // It is told to stop, hands over, and is gone a little later.
+                if self.origins[origin].paused.is_none()
+                    && let Some(member) = &mut self.origins[origin].member
+                {
+                    member.start_leaving();
+                    self.drain_origin(origin)?;
+                    let pause = self.dice.between(Duration::ZERO, Duration::from_secs(1));
+                    let life = self.origins[origin].life;
+                    self.at(pause, Event::Mend(Mend::Stop(origin, life)));
+                    let restart = Event::Mend(Mend::Restart(Host::Origin(origin)));
+                    self.at(pause + soon, restart);
+                }
+            }
+            15 => {
+                if let Some(leader) = self.leader()
+                    && let Some(member) = &mut self.origins[leader].member
+                    && member.transfer_leadership(None).is_ok()
+                {
+                    self.report.transfers += 1;
+                    self.drain_origin(leader)?;
+                }
             }
             _ => {
                 self.origins[origin].sync = (Duration::from_millis(1), Duration::from_millis(200));
@@ -111,6 +133,7 @@ impl World {
                 }
             }
         }
+        self.report.partitions += 1;
         // Connections that are silent across a cut break as well: their keep-alive fails.
         let crossing: Vec<_> = self
             .conns
@@ -133,8 +156,13 @@ impl World {
 
     pub(super) fn mend(&mut self, mend: Mend) {
         match mend {
+            Mend::Stop(place, life) => {
+                if self.origins[place].life == life {
+                    self.kill_origin(place);
+                }
+            }
             Mend::Restart(Host::Origin(place)) => {
-                if self.origins[place].member.is_none() {
+                if self.origins[place].member.is_none() && !self.origins[place].gone {
                     self.start_origin(place);
                 }
             }

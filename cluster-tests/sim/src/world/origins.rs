@@ -5,24 +5,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use consensus::Role;
 use member::{Member, Output, Saved, Setup};
-use model::NodeId;
+use model::{LogIndex, NodeId};
 
-use super::{Event, Outcome, World, about};
+use super::{Event, Outcome, World};
+use crate::client::Subject;
 use crate::net::Host;
 
 impl World {
     pub(super) fn start_origin(&mut self, place: usize) {
         let seed = self.dice.draw();
-        let now = self.instant();
+        let now = self.instant(Host::Origin(place));
+        let saves = self.saves;
         let origin = &mut self.origins[place];
-        let mut setup = Setup::new(origin.id, about(place).stamp, seed);
+        let mut setup = Setup::new(origin.id, origin.stamp, seed);
         // Small, so that states are saved and sent often.
-        setup.snapshot_entries = 300;
-        setup.tail_entries = 50;
+        (setup.snapshot_entries, setup.tail_entries) = saves;
         setup.edge_lease = Duration::from_secs(3);
         let member = Member::new(setup, origin.disk.restored(), now);
-        origin.member = Some(member.unwrap_or_else(|error| panic!("o{place}: {error}")));
+        let member = member.unwrap_or_else(|error| panic!("o{place}: {error}"));
+        origin.membership = Some(member.status().log.membership);
+        origin.member = Some(member);
         origin.syncing = false;
+        origin.remembers = None;
         self.trace(format_args!("o{place} starts"));
         self.drain_origin(place)
             .unwrap_or_else(|error| panic!("o{place}: {error}"));
@@ -107,8 +111,12 @@ impl World {
             }
             Output::Applied(applied) => {
                 self.trace(format_args!("o{place} applies {applied:?}"));
-                self.truth
-                    .handle_applied(format_args!("o{place}"), &applied)?;
+                let before = LogIndex(applied.index.0.saturating_sub(1));
+                self.origins[place].remembers.get_or_insert(before);
+                let who = format_args!("o{place}");
+                if self.truth.handle_applied(who, &applied, self.now)? {
+                    self.check_decided(place, applied.index)?;
+                }
                 // Several entries are applied at once: the state is that behind the last.
                 let member = self.origins[place].member.as_ref();
                 if member.is_some_and(|member| member.ledger().applied() == applied.index) {
@@ -117,9 +125,14 @@ impl World {
             }
             Output::Restored { index } => {
                 self.trace(format_args!("o{place} is given the state as of {index}"));
+                self.origins[place].remembers = Some(index);
                 self.compare_states(place)?;
             }
-            Output::Membership(_) => {}
+            Output::Membership(membership) => {
+                self.trace(format_args!("o{place} knows {membership:?}"));
+                self.origins[place].membership = Some(membership);
+                self.changed = self.now;
+            }
             Output::Role { role, term, leader } => {
                 self.trace(format_args!(
                     "o{place} is {role:?} in term {term} of {leader:?}"
@@ -128,6 +141,9 @@ impl World {
                     self.report.elections += 1;
                 }
                 self.origins[place].leader_seen = leader;
+                if role == Role::Leader {
+                    self.check_elected(place, term)?;
+                }
             }
         }
         Ok(())
@@ -137,7 +153,7 @@ impl World {
         let Some(member) = &self.origins[place].member else {
             return Ok(());
         };
-        for (key, _) in &self.objects {
+        for Subject { key, .. } in &self.objects {
             if let Some(sync) = member.ledger().sync(key, None) {
                 self.truth
                     .handle_state(format_args!("o{place}"), key, &sync)?;

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::replica::{Access, ClaimOutcome, Subscriber, SubscriberId};
-use model::{Epoch, OriginId, Policy, SessionId};
+use model::{Epoch, OriginId, SessionId};
 
 use super::{Event, Outcome, World};
-use crate::client::Wish;
+use crate::client::{Subject, Wish};
+use crate::net::Host;
 use crate::publisher::Publisher;
 
 impl World {
     pub(super) fn publish(&mut self) -> Outcome {
         for place in 0..self.edges.len() {
-            let now = self.instant();
+            let now = self.instant(Host::Edge(place));
             let time = self.now;
             let healed = self.healed;
             if self.edges[place].replica.is_none() || self.edges[place].paused.is_some() {
@@ -22,15 +23,21 @@ impl World {
             if !healed && self.edges[place].publishers.len() < 2 && self.dice.in_thousand(300) {
                 self.next_subscriber += 1;
                 let key = self.streams[self.dice.below(self.streams.len())].clone();
-                let publisher =
-                    Publisher::new(self.next_subscriber, key.clone(), time, &mut self.dice);
+                // Its edge may have seen a publish that the ledger has not.
+                let newest = self.grants.keys().filter(|(of, _)| *of == key);
+                let newest = newest.map(|(_, epoch)| epoch.0).max().unwrap_or_default();
+                let above = match self.dice.below(4) {
+                    0 => Epoch(newest + self.dice.below(500) as u64),
+                    _ => Epoch(0),
+                };
+                let id = self.next_subscriber;
+                let publisher = Publisher::new(id, key.clone(), above, time, &mut self.dice);
                 let token = match self.dice.below(3) {
                     0 => Bytes::from_static(b"same"),
                     _ => Bytes::new(),
                 };
                 let edge = &mut self.edges[place];
                 if let Some(replica) = &mut edge.replica {
-                    let above = Epoch(0);
                     let publication = publisher.publication;
                     replica.claim(publication, key, token, above, Bytes::new(), now);
                 }
@@ -64,7 +71,7 @@ impl World {
         outcome: ClaimOutcome,
     ) -> Outcome {
         self.trace(format_args!("e{place}: claim {publication} is {outcome:?}"));
-        let now = self.instant();
+        let now = self.instant(Host::Edge(place));
         let edge = &mut self.edges[place];
         let Some(publisher) = edge
             .publishers
@@ -81,7 +88,22 @@ impl World {
                         publisher.key, publisher.holds
                     ));
                 }
+                if epoch <= publisher.above {
+                    return Err(format!(
+                        "e{place}: {} is granted publish {epoch}, not above {}",
+                        publisher.key, publisher.above
+                    ));
+                }
                 publisher.holds = Some(epoch);
+                let to = (place, edge.life, publication);
+                let key = publisher.key.clone();
+                if let Some(other) = self.grants.insert((key.clone(), epoch), to)
+                    && other != to
+                {
+                    return Err(format!(
+                        "publish {epoch} of {key} is granted to {to:?} and to {other:?}"
+                    ));
+                }
                 self.report.granted += 1;
                 if let Some(replica) = &mut edge.replica {
                     replica.place(publication, OriginId::new("origin-0").unwrap(), now);
@@ -107,7 +129,7 @@ impl World {
         self.next_subscriber += 1;
         let id = SubscriberId(self.next_subscriber);
         self.edges[place].subscribers.insert(id, client);
-        let wishes = self.clients[client].handle_connected(place, id);
+        let wishes = self.clients[client].handle_connected(place, id, &self.truth);
         self.trace(format_args!("c{client} connects to e{place} as {id:?}"));
         self.grant(client, wishes)?;
         let pause = self.clients[client].pause();
@@ -120,35 +142,35 @@ impl World {
             let Some((place, id)) = self.clients[client].connection else {
                 return Ok(());
             };
-            let now = self.instant();
+            let now = self.instant(Host::Edge(place));
             self.trace(format_args!("c{client} at e{place}: {wish:?}"));
             let durable = self.clients[client].habits.durable;
-            let session = if durable {
-                self.clients[client].session
-            } else {
-                SessionId(u128::from(self.options.seed) << 64 | u128::from(id.0))
+            let session = self.session(client, id);
+            let subscriber = Subscriber {
+                id,
+                session,
+                durable,
             };
+            let access = Access::FULL;
+            let trace = Bytes::new();
             let Some(replica) = &mut self.edges[place].replica else {
                 return Ok(());
             };
             match wish {
                 Wish::Ask {
-                    key,
-                    kind,
+                    subject: Subject { key, kind, policy },
                     version,
                     asks,
-                } => {
-                    let subscriber = Subscriber {
-                        id,
-                        session,
-                        durable,
-                    };
-                    let policy = Policy::Optimistic;
-                    let access = Access::FULL;
-                    let trace = Bytes::new();
-                    replica.handle_ask(
-                        subscriber, key, kind, version, access, policy, asks, trace, now,
-                    );
+                } => replica.handle_ask(
+                    subscriber, key, kind, version, access, policy, asks, trace, now,
+                ),
+                Wish::Lock {
+                    key,
+                    lease_ms,
+                    call,
+                } => replica.handle_lock(subscriber, key, access, lease_ms, call, trace, now),
+                Wish::Unlock { key, call } => {
+                    replica.handle_unlock(subscriber, key, call, trace, now);
                 }
                 Wish::Resume { next } => replica.handle_resume(id, session, next, now),
                 Wish::Leave => {
@@ -168,5 +190,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The session that a client's requests are numbered in.
+    pub(super) fn session(&self, client: usize, id: SubscriberId) -> SessionId {
+        let client = &self.clients[client];
+        if client.habits.durable {
+            client.session
+        } else {
+            SessionId(u128::from(self.options.seed) << 64 | u128::from(id.0))
+        }
     }
 }
