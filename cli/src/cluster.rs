@@ -129,7 +129,11 @@ fn table(status: &ClusterStatus) -> String {
         status.digest
     );
     if status.blank {
-        text.push_str("it does not belong to a cluster yet\n");
+        text.push_str("it does not belong to a cluster yet");
+        if !status.waiting.is_empty() {
+            text.push_str(&format!(": {}", status.waiting));
+        }
+        text.push('\n');
         return text;
     }
     let leads = status.leader == status.node;

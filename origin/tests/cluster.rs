@@ -12,7 +12,7 @@ mod fake_cluster;
 
 use std::collections::BTreeSet;
 
-use fake_cluster::{Attached, Cluster, stream};
+use fake_cluster::{Attached, Cluster, node_id, stream};
 use ledger::{Answer, Request};
 use model::Epoch;
 use selvage_origin::log::{Crash, Ram};
@@ -153,6 +153,59 @@ async fn a_disk_that_fails_ends_the_origin_and_not_the_cluster() {
     cluster.disks[leader] = cluster.disks[leader].crash(Crash::Keeps(0));
     cluster.restart(leader).await;
     cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn founders_that_start_in_any_order_found_one_cluster() {
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        let (mut cluster, listeners) = Cluster::planned(3, |_| {}).await;
+        let mut listeners: Vec<_> = listeners.into_iter().map(Some).collect();
+        let [first, second, late] = order;
+        for index in [first, second] {
+            let listener = listeners[index].take().unwrap();
+            cluster.spawn(index, listener, Vec::new());
+        }
+        // Nobody listens where the third one will be.
+        listeners[late] = None;
+        let missing = format!("peer {} at", late + 1);
+        for index in [first, second] {
+            cluster.until_waiting(index, &missing).await;
+        }
+        cluster.restart(late).await;
+        cluster.leader().await;
+        cluster.agree().await;
+        let status = cluster.status(late).await.unwrap();
+        let numbers: Vec<_> = status.members.iter().map(|one| one.node).collect();
+        assert_eq!(numbers, [1, 2, 3]);
+        assert!(status.members.iter().all(|member| member.voter));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_with_other_peers_founds_nothing_and_everybody_says_why() {
+    let (mut cluster, listeners) = Cluster::planned(3, |_| {}).await;
+    let right = cluster.founders().clone();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        if index == 2 {
+            // It knows of no second one.
+            cluster.founders().remove(&node_id(2));
+        }
+        cluster.spawn(index, listener, Vec::new());
+    }
+    cluster
+        .until_waiting(0, "is configured with other peers")
+        .await;
+    cluster
+        .until_waiting(2, "is configured with other peers")
+        .await;
+    for index in 0..3 {
+        assert!(cluster.status(index).await.is_none(), "{index} founded one");
+    }
+    *cluster.founders() = right;
+    cluster.kill(2);
+    cluster.restart(2).await;
+    cluster.leader().await;
+    cluster.until_voters(3).await;
 }
 
 fn claim(name: &str, publication: u64) -> Request {

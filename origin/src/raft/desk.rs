@@ -76,6 +76,8 @@ pub(crate) enum Stage {
         node: u64,
         stamp: u64,
         founders: Vec<v1::Member>,
+        /// For what, for people.
+        waiting: String,
     },
     /// It takes part.
     Running {
@@ -171,11 +173,13 @@ impl Desk {
                 node,
                 stamp,
                 founders,
+                waiting,
             } => {
                 status.node = node;
                 status.stamp = stamp;
                 status.members = founders;
                 status.blank = true;
+                status.waiting = waiting;
             }
             Stage::Running { stamp, inputs, .. } => {
                 let (answer, told) = oneshot::channel();

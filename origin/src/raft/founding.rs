@@ -13,6 +13,7 @@
 //! step that adds the new one.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -56,21 +57,37 @@ pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Re
             .map_err(Error::Log)?;
         return Ok(restored);
     }
-    desk.enter(Stage::Blank {
-        node: me.0.get(),
-        stamp,
-        founders: listed(ways),
-    });
+    let blank = |waiting: String| {
+        desk.enter(Stage::Blank {
+            node: me.0.get(),
+            stamp,
+            founders: listed(ways),
+            waiting,
+        });
+    };
+    blank(String::new());
     let mut said = String::new();
+    // The same reason again and again is said once.
+    let mut say = |why: Why| {
+        let text = why.to_string();
+        if said != text {
+            match why {
+                Why::NotYet(_) => tracing::info!(why = text, "waiting for the cluster"),
+                Why::Never(_) => tracing::error!(why = text, "no cluster comes about like this"),
+            }
+            blank(text.clone());
+            said = text;
+        }
+    };
     loop {
         let others = ask(ways, me, desk).await;
         if let Some((address, status)) = others.cluster() {
             match belong(status, address, log, desk).await {
                 Ok(()) => return Ok(Restored::default()),
-                Err(why) => say(&mut said, why),
+                Err(why) => say(Why::NotYet(why)),
             }
         } else if !ways.join.is_empty() {
-            say(&mut said, "no cluster to join answers".into());
+            say(Why::NotYet("no cluster to join answers".into()));
         } else {
             match others.founders(ways, me, stamp, desk) {
                 Ok(founders) => {
@@ -80,18 +97,26 @@ pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Re
                         .map_err(Error::Log)?;
                     return Ok(restored);
                 }
-                Err(why) => say(&mut said, why),
+                Err(why) => say(why),
             }
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-/// The same reason again and again is said once.
-fn say(said: &mut String, why: String) {
-    if *said != why {
-        tracing::info!(why, "waiting for the cluster");
-        *said = why;
+/// Why there is no cluster.
+enum Why {
+    /// It may come about by itself.
+    NotYet(String),
+    /// Somebody is set up wrongly.
+    Never(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotYet(why) | Self::Never(why) => f.write_str(why),
+        }
     }
 }
 
@@ -168,7 +193,11 @@ impl Others {
         me: NodeId,
         stamp: u64,
         desk: &Desk,
-    ) -> Result<Vec<(NodeId, consensus::About)>, String> {
+    ) -> Result<Vec<(NodeId, consensus::About)>, Why> {
+        if !ways.founders.contains_key(&me) {
+            let why = format!("this origin, {me}, is not among its peers");
+            return Err(Why::Never(why));
+        }
         let mut founders = Vec::new();
         for (id, address) in &ways.founders {
             let text = address.to_string();
@@ -180,30 +209,26 @@ impl Others {
                 .founders
                 .get(id)
                 .and_then(Option::as_ref)
-                .ok_or_else(|| format!("peer {id} at {address} does not answer"))?;
+                .ok_or_else(|| Why::NotYet(format!("peer {id} at {address} does not answer")))?;
             if !status.blank {
-                return Err(format!(
+                return Err(Why::NotYet(format!(
                     "peer {id} at {address} has begun, and has no members yet"
-                ));
+                )));
             }
             if status.node != id.0.get() {
-                return Err(format!(
+                return Err(Why::Never(format!(
                     "{address} is configured as peer {id}, and says that it is {}",
                     status.node
-                ));
+                )));
             }
             if status.members != listed(ways) {
-                return Err(format!(
+                return Err(Why::Never(format!(
                     "peer {id} at {address} is configured with other peers"
-                ));
+                )));
             }
             founders.push((*id, about::write(status.stamp, &status.name, &text)));
         }
-        if ways.founders.contains_key(&me) {
-            Ok(founders)
-        } else {
-            Err(format!("this origin, {me}, is not among its peers"))
-        }
+        Ok(founders)
     }
 }
 

@@ -44,6 +44,16 @@ impl Cluster {
     }
 
     pub(crate) async fn with(origins: usize, change: fn(&mut Config)) -> Self {
+        let (mut cluster, listeners) = Self::planned(origins, change).await;
+        for (index, listener) in listeners.into_iter().enumerate() {
+            cluster.spawn(index, listener, Vec::new());
+        }
+        cluster.leader().await;
+        cluster
+    }
+
+    /// Founders that do not run yet, and where each will listen.
+    pub(crate) async fn planned(origins: usize, change: fn(&mut Config)) -> (Self, Vec<Listener>) {
         let mut listeners = Vec::new();
         for _ in 0..origins {
             listeners.push(listen(0).await);
@@ -61,16 +71,35 @@ impl Cluster {
             running: Vec::new(),
             change,
         };
-        for (index, listener) in listeners.into_iter().enumerate() {
+        for _ in &listeners {
             cluster.disks.push(Ram::new());
             cluster.running.push(None);
-            cluster.spawn(index, listener, Vec::new());
         }
-        cluster.leader().await;
-        cluster
+        (cluster, listeners)
     }
 
-    fn spawn(&mut self, index: usize, listener: Listener, join: Vec<Address>) {
+    /// Changes what those that start from now on take for the founders.
+    pub(crate) fn founders(&mut self) -> &mut BTreeMap<NodeId, Address> {
+        &mut self.founders
+    }
+
+    /// Waits until an origin without a cluster says that it waits for this.
+    pub(crate) async fn until_waiting(&self, index: usize, why: &str) {
+        within(async {
+            loop {
+                let mut client = ClusterClient::new(self.channel(index));
+                if let Ok(status) = client.status(StatusRequest {}).await
+                    && status.get_ref().waiting.contains(why)
+                {
+                    return;
+                }
+                breathe().await;
+            }
+        })
+        .await;
+    }
+
+    pub(crate) fn spawn(&mut self, index: usize, listener: Listener, join: Vec<Address>) {
         let mut config = Config {
             id: format!("origin-{index}"),
             drain_grace: Duration::from_millis(100),
@@ -358,7 +387,7 @@ fn name_number(life: &EdgeLife) -> u128 {
     life.edge.as_str().bytes().map(u128::from).sum()
 }
 
-fn node_id(number: u64) -> NodeId {
+pub(crate) fn node_id(number: u64) -> NodeId {
     NodeId(NonZeroU64::new(number).unwrap())
 }
 
