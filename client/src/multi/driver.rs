@@ -76,6 +76,8 @@ impl Driver {
         let events = self.events.clone();
         loop {
             self.act();
+            // A setup that failed has closed everything: whoever asks for more is told so.
+            self.machine.take_if(|machine| machine.is_over());
             let deadline = self.machine.as_ref().and_then(Machine::deadline);
             // While the program does not listen, the servers are not listened to either, and
             // so their silence means nothing.

@@ -17,6 +17,7 @@
 //!   what was applied before is answered again and not applied again.
 
 mod requests;
+mod server;
 #[cfg(test)]
 mod tests;
 mod word;
@@ -29,6 +30,7 @@ use model::object::{ObjectAsk, ObjectEvent, ObjectUpdate};
 use model::{ObjectKind, ObjectName, SlotName, SlotValue, Version};
 
 use self::requests::Requests;
+use self::server::{Link, Resume, Server};
 use super::history::{Dirty, History, Queued};
 use super::limits::{
     ANSWER_PATIENCE, BACKOFF_MAX, BACKOFF_MIN, PING_AFTER, SETUP_PATIENCE, SILENCE_MAX, WAITING_MAX,
@@ -57,35 +59,6 @@ enum Phase {
     Setup { until: Instant },
     Running,
     Over,
-}
-
-#[derive(Debug)]
-struct Server {
-    link: Link,
-    attempts: u32,
-    /// It has answered a ping before, so its silence means something.
-    answers: bool,
-    mirrors: BTreeMap<ObjectName, Mirror>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    Dialling,
-    Up {
-        heard: Instant,
-        pinged: bool,
-        resume: Resume,
-    },
-    Down {
-        again: Instant,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resume {
-    No,
-    Asked { at: Instant },
-    Done { numbered: bool },
 }
 
 impl Machine {
@@ -348,9 +321,14 @@ impl Machine {
         self.primary
     }
 
+    /// Whether it has ended, by itself or by [`Self::close`].
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     /// Ends everything.
     pub(super) fn close(&mut self) {
-        if self.phase == Phase::Over {
+        if self.is_over() {
             return;
         }
         self.phase = Phase::Over;
@@ -665,32 +643,5 @@ impl Machine {
 
     fn tell_server(&mut self, server: usize, state: ServerState) {
         self.tell(Told::Server { server, state });
-    }
-}
-
-impl Server {
-    const fn is_up(&self) -> bool {
-        matches!(self.link, Link::Up { .. })
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        let Link::Up {
-            heard,
-            pinged,
-            resume,
-        } = self.link
-        else {
-            return match self.link {
-                Link::Down { again } => Some(again),
-                Link::Dialling | Link::Up { .. } => None,
-            };
-        };
-        let ping = (!pinged).then_some(heard + PING_AFTER);
-        let silence = self.answers.then_some(heard + SILENCE_MAX);
-        let mute = match resume {
-            Resume::Asked { at } => Some(at + ANSWER_PATIENCE),
-            Resume::No | Resume::Done { .. } => None,
-        };
-        [ping, silence, mute].into_iter().flatten().min()
     }
 }

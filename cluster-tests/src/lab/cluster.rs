@@ -1,11 +1,12 @@
 //! A cluster of real processes with ports of the system's choosing.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::http;
+use super::ports;
 use super::process::Process;
 use super::until::{SOON, until};
 
@@ -70,7 +71,7 @@ impl Cluster {
         edges: usize,
         edge_args: &[&str],
     ) -> Self {
-        let addrs = free_addrs(origins);
+        let addrs = ports::free(origins);
         let origins: Vec<Node> = (0..origins)
             .map(|number| Node::founding(number, &addrs, origin_args))
             .collect();
@@ -98,13 +99,13 @@ impl Cluster {
 }
 
 impl Node {
-    /// An origin by itself on a port of the system's choosing.
+    /// An origin by itself.
     ///
     /// # Panics
     /// When it does not start.
     #[track_caller]
     pub fn origin(number: usize) -> Self {
-        Self::origin_at(number, "127.0.0.1:0", &[])
+        Self::origin_at(number, &ports::free(1)[0].to_string(), &[])
     }
 
     /// One of the origins that found a cluster at these addresses.
@@ -120,7 +121,8 @@ impl Node {
     fn founding(number: usize, addrs: &[SocketAddr], args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned());
         if addrs.len() == 1 {
-            return Self::origin_at(number, "127.0.0.1:0", &args.collect::<Vec<_>>());
+            let addr = ports::free(1)[0].to_string();
+            return Self::origin_at(number, &addr, &args.collect::<Vec<_>>());
         }
         let peers: Vec<_> = addrs
             .iter()
@@ -141,7 +143,7 @@ impl Node {
         let known: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
         let mut more = vec!["--join".to_owned(), known.join(",")];
         more.extend(args.iter().map(|arg| (*arg).to_owned()));
-        Self::origin_at(number, "127.0.0.1:0", &more)
+        Self::origin_at(number, &ports::free(1)[0].to_string(), &more)
     }
 
     #[track_caller]
@@ -242,17 +244,6 @@ impl Node {
 
 fn words(args: &[String]) -> Vec<&str> {
     args.iter().map(String::as_str).collect()
-}
-
-/// Addresses that nobody listened on a moment ago: founders must be told of each other before
-/// they start.
-fn free_addrs(count: usize) -> Vec<SocketAddr> {
-    let held: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    held.iter()
-        .map(|listener| listener.local_addr().expect("it has an address"))
-        .collect()
 }
 
 /// `selvage dev`: the whole cluster in one process.

@@ -11,6 +11,7 @@ pub mod live;
 pub mod objects;
 pub mod origins;
 pub mod peer;
+pub mod ports;
 pub mod process;
 pub mod raw;
 pub mod until;
