@@ -30,6 +30,11 @@
 //! next request has ([`handle_resume`](Replica::handle_resume)) and ask again what was not
 //! answered. It is answered with what became of it, and not applied twice.
 //!
+//! Only that call makes the client's own session the one that a connection speaks in, and it
+//! takes it from whichever connection had it: a client may have several at one edge, of which
+//! one is the one that asks. What a connection asks before is numbered in a session that is
+//! drawn for it and ends with it.
+//!
 //! # What is lost
 //!
 //! Messages to all that are applied while an edge is not attached are told to its clients
@@ -117,8 +122,8 @@ enum Link {
 /// A client.
 #[derive(Debug)]
 struct Member {
+    /// In which its requests are numbered. No two members have the same.
     session: SessionId,
-    durable: bool,
     /// What it subscribes to, or asks to.
     keys: BTreeSet<ObjectKey>,
 }

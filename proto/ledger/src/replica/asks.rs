@@ -113,29 +113,22 @@ impl Replica {
     }
 
     /// A client speaks under its own identity: its next request in the durable session has
-    /// this number, from 1. To be called before its first ask; whoever had the session here
-    /// loses it.
+    /// this number, from 1. Whichever connection had the session here loses it. What it or
+    /// this one asked and is not answered is answered now: undecided, if it may be made.
     pub fn handle_resume(
         &mut self,
         subscriber: SubscriberId,
         session: SessionId,
         next_seq: u64,
-        _now: Instant,
+        now: Instant,
     ) {
         self.evict(session);
-        if let Some(member) = self.subscribers.get(&subscriber) {
-            let old = member.session;
-            if let Some(old) = self.drop_session(old) {
-                self.forget_writes(&old);
-            }
-        }
         let member = self.subscribers.entry(subscriber).or_insert(Member {
             session,
-            durable: true,
             keys: BTreeSet::new(),
         });
-        member.session = session;
-        member.durable = true;
+        let before = std::mem::replace(&mut member.session, session);
+        self.abandon(before, now);
         self.sessions.insert(
             session,
             Session::new(true, Some(subscriber), next_seq.max(1)),
@@ -147,9 +140,11 @@ impl Replica {
         let Some(member) = self.subscribers.remove(&subscriber) else {
             return;
         };
-        if let Some(session) = self.sessions.get_mut(&member.session) {
+        if let Some(session) = self.sessions.get_mut(&member.session)
+            && session.subscriber == Some(subscriber)
+        {
             session.subscriber = None;
-            if member.durable {
+            if session.durable {
                 // The client may ask again elsewhere, where it is known what it wants.
                 if let Some(session) = self.drop_session(member.session) {
                     self.forget_writes_of(subscriber, &session);
@@ -174,36 +169,58 @@ impl Replica {
         if self.subscribers.contains_key(&subscriber.id) {
             return;
         }
-        self.evict(subscriber.session);
+        // The numbers of a durable session are another connection's until this one resumes.
+        let session = if subscriber.durable {
+            self.dice.session()
+        } else {
+            subscriber.session
+        };
         self.subscribers.insert(
             subscriber.id,
             Member {
-                session: subscriber.session,
-                durable: subscriber.durable,
+                session,
                 keys: BTreeSet::new(),
             },
         );
     }
 
-    /// Whoever has the session here loses it: its client has come on another connection.
+    /// Whichever connection has the session here loses it to another of its client.
     fn evict(&mut self, session: SessionId) {
         let Some(old) = self.drop_session(session) else {
             return;
         };
-        self.forget_writes(&old);
-        let new = self.dice.session();
-        if let Some(who) = old.subscriber
-            && let Some(member) = self.subscribers.get_mut(&who)
-        {
-            member.session = new;
-            member.durable = false;
+        let Some(who) = old.subscriber else {
+            return;
+        };
+        if let Some(member) = self.subscribers.get_mut(&who) {
+            member.session = self.dice.session();
+        }
+        // The requests may be asked again by the other, under their numbers.
+        for asked in old.requests {
+            if !asked.silent {
+                self.refuse(Some(who), asked.what, true);
+            }
         }
     }
 
-    fn forget_writes(&mut self, session: &Session) {
-        if let Some(who) = session.subscriber {
-            self.forget_writes_of(who, session);
+    /// A connection speaks in another session. What it asked in this one is answered, and
+    /// the session ends when its numbers are used up.
+    fn abandon(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let asked: Vec<u64> = session
+            .requests
+            .iter()
+            .filter(|asked| !matches!(asked.what, What::Void { .. }))
+            .map(|asked| asked.seq)
+            .collect();
+        self.give_up(id, asked);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.subscriber = None;
         }
+        self.pump(id, now);
+        self.finish_if_drained(id, now);
     }
 
     fn forget_writes_of(&mut self, who: SubscriberId, session: &Session) {
@@ -441,12 +458,12 @@ impl Replica {
         let Some(member) = self.subscribers.get(&who) else {
             return;
         };
-        let (id, durable) = (member.session, member.durable);
+        let id = member.session;
         let subscribed = what.object().is_some_and(|key| member.keys.contains(key));
         let session = self
             .sessions
             .entry(id)
-            .or_insert_with(|| Session::new(durable, Some(who), 1));
+            .or_insert_with(|| Session::new(false, Some(who), 1));
         let is_full = session.requests.len() >= limits::REQUESTS_MAX
             || session.bytes >= limits::REQUEST_BYTES_MAX;
         let status = if !access.write || !subscribed {
@@ -457,7 +474,7 @@ impl Replica {
             None
         };
         if let Some(status) = status {
-            if durable && !is_full {
+            if session.durable && !is_full {
                 // The client counts it.
                 session.push(What::Void { lock: None }, None, Bytes::new());
             }
@@ -495,12 +512,25 @@ impl Replica {
     /// Clients that have waited too long are told so, and the numbers of their requests are
     /// used up.
     pub(super) fn give_up_overdue(&mut self, id: SessionId, now: Instant) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let overdue = session.overdue(now);
+        self.give_up(id, overdue);
+        self.pump(id, now);
+        // A client's requests have no wrong answers.
+        let _ = self.answer_those_behind(id, now);
+        self.finish_if_drained(id, now);
+    }
+
+    /// Nobody waits for these requests any more, and who did is told so.
+    fn give_up(&mut self, id: SessionId, seqs: Vec<u64>) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
         let mut late = Vec::new();
         // From the last: what is taken out renumbers what stands behind it.
-        for seq in session.overdue(now).into_iter().rev() {
+        for seq in seqs.into_iter().rev() {
             let handed = session.may_be_made(seq);
             let who = session.asker(seq);
             late.extend(session.withdraw(seq).map(|what| (who, what, handed)));
@@ -511,10 +541,6 @@ impl Replica {
         for (who, what, handed) in late.into_iter().rev() {
             self.refuse(who, what, handed);
         }
-        self.pump(id, now);
-        // A client's requests have no wrong answers.
-        let _ = self.answer_those_behind(id, now);
-        self.finish_if_drained(id, now);
     }
 
     /// A request is not answered in time.

@@ -52,9 +52,10 @@ pub struct CallId(pub u64);
 pub struct Subscriber {
     /// The connection.
     pub id: SubscriberId,
-    /// The session its requests are numbered in.
+    /// The session its requests are numbered in, unless it is durable.
     pub session: SessionId,
-    /// Whether the client may come back with the session at another edge.
+    /// Whether the session is the client's own, with which it may come back at another edge.
+    /// It speaks in it from [`handle_resume`](super::Replica::handle_resume) on.
     pub durable: bool,
 }
 

@@ -189,7 +189,6 @@ impl Replica {
         let lost = session.reborn();
         if let Some(member) = self.subscribers.get_mut(&subscriber) {
             member.session = new;
-            member.durable = false;
         }
         let due = session.due();
         self.sessions.insert(new, session);

@@ -187,6 +187,10 @@ fn a_client_that_comes_to_another_edge_is_answered_and_not_applied_twice() {
     let (mut lab, _, bob) = pair();
     let mut amy = Who::new(0, 10);
     amy.durable = true;
+    let now = lab.now;
+    lab.edges[0]
+        .replica
+        .handle_resume(amy.id, amy.session, 1, now);
     lab.ask(amy, 0, vec![ObjectAsk::Use]);
     lab.run();
     lab.ask(amy, 1, write(vec![set("a", "1")]));

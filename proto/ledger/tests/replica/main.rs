@@ -11,6 +11,7 @@
 
 mod asks;
 mod claims;
+mod durable;
 mod faults;
 mod lab;
 mod random;

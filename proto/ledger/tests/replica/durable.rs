@@ -1,0 +1,135 @@
+//! Sessions that clients bring with them.
+
+use std::time::Duration;
+
+use model::SessionId;
+use model::object::ObjectAsk;
+use selvage_ledger::replica::SubscriberId;
+
+use crate::lab::{Lab, Who, set, write};
+
+/// A connection of a client that has a session of its own.
+fn connection(edge: usize, id: u64) -> Who {
+    Who {
+        session: SessionId(0x00aa),
+        durable: true,
+        ..Who::new(edge, id)
+    }
+}
+
+fn resume(lab: &mut Lab, who: Who, next: u64) {
+    let now = lab.now;
+    let replica = &mut lab.edges[who.edge].replica;
+    replica.handle_resume(who.id, who.session, next, now);
+}
+
+fn leave(lab: &mut Lab, who: Who) {
+    let now = lab.now;
+    lab.edges[who.edge].replica.handle_left(who.id, now);
+    lab.run();
+}
+
+/// What connections of one edge were told, each with its number.
+fn told(lab: &mut Lab, edge: usize) -> Vec<(SubscriberId, String)> {
+    let updates = lab.updates(edge).into_iter();
+    updates
+        .map(|(who, update)| (who, crate::lab::text(&update)))
+        .collect()
+}
+
+#[test]
+fn an_earlier_connection_that_ends_late_takes_nothing_from_the_one_that_resumed() {
+    let mut lab = Lab::attached(7, 1, 2);
+    // The primary is elsewhere; this edge has a connection that stands by, and that is
+    // replaced before its end is noticed.
+    let (primary, early, late) = (connection(1, 1), connection(0, 2), connection(0, 3));
+    resume(&mut lab, primary, 1);
+    for who in [primary, early, late] {
+        lab.ask(who, 0, vec![ObjectAsk::Use]);
+        lab.run();
+    }
+    lab.ask(primary, 1, write(vec![set("a", "1")]));
+    lab.run();
+    leave(&mut lab, primary);
+    resume(&mut lab, late, 2);
+    lab.ask(late, 2, write(vec![set("b", "2")]));
+    leave(&mut lab, early);
+    told(&mut lab, 0);
+    lab.ask(late, 3, write(vec![set("c", "3")]));
+    lab.run();
+    assert_eq!(told(&mut lab, 0), [(late.id, "v4 ok:c".to_owned())]);
+    assert_eq!(lab.values.len(), 3, "and it was made");
+}
+
+#[test]
+fn who_uses_an_object_without_having_resumed_takes_no_numbers() {
+    let mut lab = Lab::attached(7, 1, 1);
+    let (first, second) = (connection(0, 1), connection(0, 2));
+    resume(&mut lab, first, 1);
+    lab.ask(first, 0, vec![ObjectAsk::Use]);
+    lab.run();
+    lab.ask(first, 1, write(vec![set("a", "1")]));
+    lab.ask(second, 0, vec![ObjectAsk::Use]);
+    told(&mut lab, 0);
+    lab.run();
+    assert!(told(&mut lab, 0).contains(&(first.id, "v2 ok:a".to_owned())));
+    lab.ask(first, 2, write(vec![set("b", "2")]));
+    lab.run();
+    assert!(lab.answers.contains_key(&(first.session, 2)));
+    // It dies, unheard, and its last request is asked again on the other.
+    leave(&mut lab, first);
+    resume(&mut lab, second, 2);
+    lab.ask(second, 2, write(vec![set("b", "2")]));
+    lab.run();
+    assert!(lab.values.values().all(|times| *times == 1));
+    assert_eq!(told(&mut lab, 0).last().unwrap().1, "v3 ok:b");
+}
+
+#[test]
+fn who_loses_the_session_is_told_that_nobody_knows_what_becomes_of_it() {
+    let mut lab = Lab::attached(7, 1, 1);
+    let (first, second) = (connection(0, 1), connection(0, 2));
+    resume(&mut lab, first, 1);
+    for who in [first, second] {
+        lab.ask(who, 0, vec![ObjectAsk::Use]);
+        lab.run();
+    }
+    lab.lose = 100;
+    lab.ask(first, 1, write(vec![set("a", "1")]));
+    lab.run();
+    told(&mut lab, 0);
+    resume(&mut lab, second, 1);
+    assert_eq!(
+        told(&mut lab, 0),
+        [(first.id, "v1 Undecided -a".to_owned())]
+    );
+    lab.lose = 0;
+    lab.ask(second, 1, write(vec![set("a", "1")]));
+    lab.pass(Duration::from_secs(10));
+    assert_eq!(
+        told(&mut lab, 0),
+        [
+            (first.id, "v2 a=1".to_owned()),
+            (second.id, "v2 ok:a".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn what_was_asked_before_the_client_resumed_is_decided_without_it() {
+    let mut lab = Lab::attached(7, 1, 1);
+    let who = connection(0, 1);
+    lab.ask(who, 0, vec![ObjectAsk::Use]);
+    lab.run();
+    lab.lose = 100;
+    lab.ask(who, 1, write(vec![set("a", "1")]));
+    lab.run();
+    told(&mut lab, 0);
+    resume(&mut lab, who, 1);
+    assert_eq!(told(&mut lab, 0), [(who.id, "v1 Undecided -a".to_owned())]);
+    lab.lose = 0;
+    lab.pass(Duration::from_secs(10));
+    lab.ask(who, 1, write(vec![set("a", "2")]));
+    lab.run();
+    assert_eq!(told(&mut lab, 0), [(who.id, "v2 ok:a".to_owned())]);
+}
