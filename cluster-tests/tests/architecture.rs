@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("amf", &[]),
     ("rtmp", &[]),
+    ("rtmfp", &["rtmp"]),
     ("flv", &["amf", "model"]),
     // Machines.
     ("session", &["amf", "flv", "model", "rtmp"]),
