@@ -16,11 +16,14 @@
 
 pub mod address;
 pub mod chunk;
+pub mod congestion;
 pub mod crypto;
 mod error;
+pub mod flow;
 pub mod limits;
 pub mod option;
 pub mod packet;
+pub mod session;
 pub mod vlu;
 pub mod wire;
 
