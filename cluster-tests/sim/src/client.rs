@@ -106,6 +106,8 @@ struct Waiting {
     seq: u64,
     /// It was answered before, and is asked again because an earlier one was not.
     known: bool,
+    /// The version that it had seen when it asked, the last time.
+    seen: Version,
     since: Duration,
     what: What,
 }
@@ -259,7 +261,9 @@ impl Client {
                     continue;
                 };
                 wishes.push(waiting.wish(used));
-                used.waiting.push_back(waiting.clone());
+                let mut waiting = waiting.clone();
+                waiting.seen = used.version;
+                used.waiting.push_back(waiting);
             }
         }
         wishes
@@ -317,6 +321,7 @@ impl Client {
         let waiting = Waiting {
             seq,
             known: false,
+            seen: used.version,
             since: now,
             what,
         };

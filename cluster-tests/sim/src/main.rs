@@ -3,6 +3,7 @@
 //! ```text
 //! sim --seed 7 --trace
 //! sim --from 0 --seeds 10000
+//! sim --from 0 --seeds 10000 --first   # ends with the first failure
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +21,7 @@ use selvage_sim::{Options, Report, run};
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let (mut seed, mut from, mut seeds, mut trace, mut seconds) = (None, 0, 200, false, None);
+    let mut first = false;
     while let Some(flag) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse::<u64>().ok());
         match flag.as_str() {
@@ -28,9 +30,10 @@ fn main() -> ExitCode {
             "--seeds" => seeds = number().unwrap_or(200),
             "--seconds" => seconds = number(),
             "--trace" => trace = true,
+            "--first" => first = true,
             other => {
                 eprintln!(
-                    "unknown: {other}\nusage: sim [--seed N [--trace]] [--from N] [--seeds N] [--seconds S]"
+                    "unknown: {other}\nusage: sim [--seed N [--trace]] [--from N] [--seeds N] [--seconds S] [--first]"
                 );
                 return ExitCode::from(64);
             }
@@ -58,7 +61,7 @@ fn main() -> ExitCode {
     }
     let begun = Instant::now();
     let next = AtomicU64::new(from);
-    let failed = AtomicUsize::new(0);
+    let (done, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let total = std::sync::Mutex::new(Report::default());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -69,16 +72,22 @@ fn main() -> ExitCode {
                     if seed >= from + seeds {
                         return;
                     }
-                    match std::panic::catch_unwind(|| run(options(seed))) {
-                        Ok(Ok(report)) => total.lock().unwrap().add(&report),
-                        Ok(Err(error)) => {
-                            failed.fetch_add(1, Ordering::Relaxed);
-                            println!("{error}\n");
+                    let played = std::panic::catch_unwind(|| run(options(seed)));
+                    let error = match played {
+                        Ok(Ok(report)) => {
+                            done.fetch_add(1, Ordering::Relaxed);
+                            total.lock().unwrap().add(&report);
+                            continue;
                         }
-                        Err(_) => {
-                            failed.fetch_add(1, Ordering::Relaxed);
-                            println!("seed {seed} panicked\n");
-                        }
+                        Ok(Err(error)) => error,
+                        Err(what) => format!("seed {seed} panicked: {}", text(what.as_ref())),
+                    };
+                    done.fetch_add(1, Ordering::Relaxed);
+                    if failed.fetch_add(1, Ordering::Relaxed) == 0 || !first {
+                        println!("{error}\n");
+                    }
+                    if first {
+                        next.store(from + seeds, Ordering::Relaxed);
                     }
                 }
             });
@@ -86,7 +95,8 @@ fn main() -> ExitCode {
     });
     let failed = failed.into_inner();
     println!(
-        "{seeds} seeds from {from} in {:.1} s, {failed} failed: {:?}",
+        "{} seeds from {from} in {:.1} s, {failed} failed: {:?}",
+        done.into_inner(),
         begun.elapsed().as_secs_f64(),
         total.into_inner().unwrap()
     );
@@ -95,4 +105,11 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// What a panic says.
+fn text(what: &(dyn std::any::Any + Send)) -> &str {
+    let text = what.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| what.downcast_ref::<&str>().copied())
+        .unwrap_or("without a word")
 }

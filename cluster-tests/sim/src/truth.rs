@@ -228,6 +228,40 @@ impl Truth {
         }
     }
 
+    /// A client is told that a value is written, which it asked for when it had seen this
+    /// version. Where nobody may overwrite what he has not seen, it has not.
+    ///
+    /// # Errors
+    /// It has overwritten what another wrote meanwhile.
+    pub(super) fn check_seen(
+        &self,
+        name: &str,
+        slot: &SlotName,
+        value: &SlotValue,
+        seen: Version,
+    ) -> Result<(), String> {
+        let Some((key, version)) = self.written.get(value) else {
+            return Ok(());
+        };
+        let Some(past) = self.objects.get(key) else {
+            return Ok(());
+        };
+        let was = past.range(..version).next_back();
+        let Some(overwritten) = was.and_then(|(_, moment)| moment.slots.get(slot)) else {
+            return Ok(());
+        };
+        let known = past.get(&seen).and_then(|moment| moment.slots.get(slot));
+        // The name stands behind the head of the string.
+        let own = overwritten.0.get(3..).unwrap_or_default();
+        if known != Some(overwritten) && !own.starts_with(format!("{name}.").as_bytes()) {
+            return Err(format!(
+                "{name} wrote {value:?} to {slot} of {key} at version {version}, over {overwritten:?}, \
+                 when it had seen version {seen}"
+            ));
+        }
+        Ok(())
+    }
+
     /// The newest version of which a client was told that it wrote it: nobody who asks from
     /// now on may be shown less.
     #[must_use]

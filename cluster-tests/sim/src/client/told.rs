@@ -147,6 +147,9 @@ impl Client {
                             if written {
                                 truth.acknowledge(value);
                             }
+                            if written && used.subject.policy == Policy::Optimistic {
+                                truth.check_seen(name, slot, value, waiting.seen)?;
+                            }
                             verdicts.push(Verdict {
                                 who: name.clone(),
                                 key: key.clone(),

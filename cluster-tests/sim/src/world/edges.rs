@@ -222,6 +222,17 @@ impl World {
                     publication,
                     outcome,
                 } => self.claimed(place, publication, outcome)?,
+                ToShell::Dismiss(id) => {
+                    if let Some(client) = self.edges[place].subscribers.remove(&id) {
+                        let now = self.instant(Host::Edge(place));
+                        if let Some(replica) = &mut self.edges[place].replica {
+                            replica.handle_left(id, now);
+                        }
+                        self.clients[client].handle_lost();
+                        let pause = Duration::from_millis(100);
+                        self.at(pause, Event::Connect { client });
+                    }
+                }
                 ToShell::Challenged { publication } => {
                     let now = self.instant(Host::Edge(place));
                     let edge = &mut self.edges[place];
