@@ -135,6 +135,8 @@ pub(crate) enum ToShard {
         /// How.
         result: CallResult,
     },
+    /// So much of what this client numbers itself waits that it must come back.
+    Dismiss(SubscriberId),
     /// The edge drains: ask clients that can to go elsewhere.
     Drain,
     /// Close every connection with a status, then end.
@@ -419,6 +421,11 @@ impl Shard {
             } => {
                 if let Some(connection) = self.client(client) {
                     connection.called(self, call, result);
+                }
+            }
+            ToShard::Dismiss(client) => {
+                if let Some(connection) = self.client(client) {
+                    connection.dismiss();
                 }
             }
             ToShard::Drain => self.each(Connection::drain),

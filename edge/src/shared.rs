@@ -321,6 +321,11 @@ impl Shared {
                         });
                     }
                 }
+                Output::Dismiss(client) => {
+                    if let Some(shard) = self.shards.get(shard_of(client)) {
+                        shard.send(ToShard::Dismiss(client));
+                    }
+                }
                 Output::Claim {
                     publication,
                     outcome,

@@ -412,6 +412,14 @@ impl Connection {
         });
     }
 
+    /// The numbers of the client's requests cannot be kept any more: it must come back and
+    /// say which is its next.
+    pub(crate) fn dismiss(self: &Rc<Self>) {
+        let why = "too many of the client's requests wait";
+        self.state.borrow_mut().end(Ending::Broken(why.into()));
+        self.wake.notify_one();
+    }
+
     /// A lock or an unlock is answered.
     pub(crate) fn called(self: &Rc<Self>, shard: &Rc<Shard>, call: CallId, result: CallResult) {
         if call == UNASKED {

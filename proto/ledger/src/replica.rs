@@ -97,6 +97,8 @@ pub struct Replica {
     /// Sessions whose clients left, and that the ledger has not been told of.
     ending: Vec<SessionId>,
     subscribers: BTreeMap<SubscriberId, Member>,
+    /// Those whose connections are being closed.
+    dismissed: BTreeSet<SubscriberId>,
     objects: BTreeMap<ObjectKey, Object>,
     uses_waiting: usize,
     uses_asked: u64,
@@ -150,6 +152,7 @@ impl Replica {
             sessions: BTreeMap::new(),
             ending: Vec::new(),
             subscribers: BTreeMap::new(),
+            dismissed: BTreeSet::new(),
             objects: BTreeMap::new(),
             uses_waiting: 0,
             uses_asked: 0,

@@ -37,7 +37,9 @@ impl Replica {
         trace: Bytes,
         now: Instant,
     ) {
-        self.admit(subscriber);
+        if !self.admit(subscriber) {
+            return;
+        }
         let who = subscriber.id;
         for ask in asks {
             match ask {
@@ -84,7 +86,9 @@ impl Replica {
         trace: Bytes,
         now: Instant,
     ) {
-        self.admit(subscriber);
+        if !self.admit(subscriber) {
+            return;
+        }
         let what = What::Lock {
             key,
             lease_ms,
@@ -103,7 +107,9 @@ impl Replica {
         trace: Bytes,
         now: Instant,
     ) {
-        self.admit(subscriber);
+        if !self.admit(subscriber) {
+            return;
+        }
         let what = What::Unlock {
             key,
             call: Some(call),
@@ -122,6 +128,9 @@ impl Replica {
         next_seq: u64,
         now: Instant,
     ) {
+        if self.dismissed.contains(&subscriber) {
+            return;
+        }
         self.evict(session);
         let member = self.subscribers.entry(subscriber).or_insert(Member {
             session,
@@ -137,6 +146,7 @@ impl Replica {
 
     /// A client's connection is gone.
     pub fn handle_left(&mut self, subscriber: SubscriberId, now: Instant) {
+        self.dismissed.remove(&subscriber);
         let Some(member) = self.subscribers.remove(&subscriber) else {
             return;
         };
@@ -164,10 +174,13 @@ impl Replica {
         self.pump_own(now);
     }
 
-    /// Takes note of a client that is new.
-    fn admit(&mut self, subscriber: Subscriber) {
+    /// Takes note of a client that is new. Whether it is heard.
+    fn admit(&mut self, subscriber: Subscriber) -> bool {
+        if self.dismissed.contains(&subscriber.id) {
+            return false;
+        }
         if self.subscribers.contains_key(&subscriber.id) {
-            return;
+            return true;
         }
         // The numbers of a durable session are another connection's until this one resumes.
         let session = if subscriber.durable {
@@ -182,6 +195,7 @@ impl Replica {
                 keys: BTreeSet::new(),
             },
         );
+        true
     }
 
     /// Whichever connection has the session here loses it to another of its client.
@@ -474,8 +488,14 @@ impl Replica {
             None
         };
         if let Some(status) = status {
-            if session.durable && !is_full {
-                // The client counts it.
+            if session.durable {
+                // The client counts it, whatever we say.
+                if session.requests.len() >= limits::NUMBERS_MAX {
+                    self.handle_left(who, now);
+                    self.dismissed.insert(who);
+                    self.outputs.push_back(Output::Dismiss(who));
+                    return;
+                }
                 session.push(What::Void { lock: None }, None, Bytes::new());
             }
             if subscribed {

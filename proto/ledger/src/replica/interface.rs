@@ -112,6 +112,10 @@ pub enum Output {
         /// The shell's number for it.
         publication: u64,
     },
+    /// Close this client's connection: it numbers its requests itself, and so many wait that
+    /// the next would be lost count of. It was told nothing of that one, and whatever else it
+    /// asks is not heard. It is still to be said that it [left](super::Replica::handle_left).
+    Dismiss(SubscriberId),
     /// A followed stream stands like this.
     Stream {
         /// Which.

@@ -9,6 +9,11 @@ pub const REQUESTS_MAX: usize = 256;
 /// Bytes of them.
 pub const REQUEST_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Numbers of one client's own session that wait to be used up, those of refused requests
+/// among them. While no majority is in reach a client that asks again and again is refused
+/// for minutes before it comes to this; then it is sent away.
+pub const NUMBERS_MAX: usize = 4096;
+
 /// Objects that one client subscribes to, or asks for. Each costs the edge a place in the
 /// object's list.
 pub const OBJECTS_PER_SUBSCRIBER_MAX: usize = 256;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::SessionId;
 use model::object::ObjectAsk;
-use selvage_ledger::replica::SubscriberId;
+use selvage_ledger::replica::{Output, SubscriberId, limits};
 
 use crate::lab::{Lab, Who, set, write};
 
@@ -132,4 +132,52 @@ fn what_was_asked_before_the_client_resumed_is_decided_without_it() {
     lab.ask(who, 1, write(vec![set("a", "2")]));
     lab.run();
     assert_eq!(told(&mut lab, 0), [(who.id, "v2 ok:a".to_owned())]);
+}
+
+#[test]
+fn a_request_that_is_refused_for_its_number_of_companions_is_counted() {
+    let mut lab = Lab::attached(7, 1, 1);
+    let early = connection(0, 1);
+    resume(&mut lab, early, 1);
+    lab.ask(early, 0, vec![ObjectAsk::Use]);
+    lab.run();
+    lab.lose = 100;
+    for n in 1..=limits::REQUESTS_MAX + 1 {
+        lab.ask(early, 1, write(vec![set("a", &n.to_string())]));
+    }
+    lab.lose = 0;
+    lab.ask(early, 1, write(vec![set("b", "last")]));
+    lab.pass(Duration::from_secs(20));
+    // What comes behind it has the number that the client gave it.
+    lab.ask(early, 1, write(vec![set("c", "next")]));
+    lab.run();
+    let next = limits::REQUESTS_MAX as u64 + 3;
+    assert!(lab.answers.contains_key(&(early.session, next)));
+}
+
+#[test]
+fn a_client_of_which_too_many_numbers_wait_is_sent_away_and_not_heard() {
+    let mut lab = Lab::attached(7, 1, 2);
+    let (early, late) = (connection(0, 1), connection(1, 2));
+    resume(&mut lab, early, 1);
+    lab.ask(early, 0, vec![ObjectAsk::Use]);
+    lab.run();
+    lab.set_leader(0, false);
+    for _ in 0..limits::NUMBERS_MAX + 10 {
+        lab.ask(early, 1, write(vec![set("a", "1")]));
+    }
+    lab.run();
+    assert_eq!(lab.rest(0), [Output::Dismiss(early.id)]);
+    lab.set_leader(0, true);
+    lab.run();
+    resume(&mut lab, early, 1);
+    lab.ask(early, 1, write(vec![set("a", "2")]));
+    lab.run();
+    assert_eq!(lab.values.len(), 0);
+    leave(&mut lab, early);
+    resume(&mut lab, late, 1);
+    lab.ask(late, 0, vec![ObjectAsk::Use]);
+    lab.ask(late, 0, write(vec![set("a", "3")]));
+    lab.run();
+    assert_eq!(lab.values.len(), 1);
 }
