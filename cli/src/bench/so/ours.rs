@@ -289,7 +289,7 @@ fn spawn(mut command: Command) -> Result<Child, Failure> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)
-        .env("SELVAGE_LOG_FILTER", "warn")
+        .env("SELVAGE_LOG__FILTER", "warn")
         .spawn()
         .map_err(|source| here("cannot start this program", source))
 }
