@@ -24,6 +24,7 @@ pub mod limits;
 pub mod option;
 pub mod packet;
 pub mod session;
+pub mod startup;
 pub mod vlu;
 pub mod wire;
 

@@ -76,3 +76,7 @@ pub const FRAGMENTED_PACKET_MAX: usize = 65_536;
 const _: () = assert!(MESSAGE_MAX * 3 / 2 < RECEIVED_MAX);
 const _: () = assert!(REPLAY_WINDOW >= 32);
 const _: () = assert!(CERTIFICATE_MAX + COMPONENT_MAX + FAR_COOKIE_MAX < STARTUP_DATAGRAM_MAX);
+
+/// The most addresses that one attempt to open a session asks at (RFC 7016 §3.5.1.1.1:
+/// no more than 24). Whoever answers a hello can name some.
+pub const CANDIDATES_MAX: usize = 24;
