@@ -55,6 +55,8 @@ pub enum ToEdge {
     },
     /// The edge is attached, as [`Self::Attached`], and knows nothing anew: all that happened
     /// behind what it has seen follows.
+    /// How a stream stands that it began to follow in between it must ask: it asks to
+    /// [follow](ToOrigin::Follow) it once more.
     Resumed {
         /// What it has seen.
         index: LogIndex,

@@ -112,6 +112,9 @@ impl Replica {
         self.leader = None;
         self.timers
             .set(Timer::Reattach, now + limits::REATTACH_AFTER);
+        // What happens is told from here on, but not how that stands of which nothing was
+        // ever told.
+        self.ask_streams();
         for session in self.sessions.values_mut() {
             session.rewind();
         }

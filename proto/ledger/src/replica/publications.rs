@@ -113,7 +113,7 @@ impl Replica {
             return;
         }
         self.followed.insert(key.clone(), None);
-        // When the edge is not attached, the attachment will say it.
+        // When the edge is not attached, it is asked for behind the attachment.
         if self.link != Link::Detached {
             self.outputs
                 .push_back(Output::ToOrigin(ToOrigin::Follow(key)));
@@ -125,6 +125,17 @@ impl Replica {
         if self.followed.remove(key).is_some() && self.link != Link::Detached {
             self.outputs
                 .push_back(Output::ToOrigin(ToOrigin::Unfollow(key.clone())));
+        }
+    }
+
+    /// Asks how the streams stand of which nothing is known.
+    pub(super) fn ask_streams(&mut self) {
+        for (key, state) in &self.followed {
+            if state.is_none() {
+                let key = key.clone();
+                self.outputs
+                    .push_back(Output::ToOrigin(ToOrigin::Follow(key)));
+            }
         }
     }
 

@@ -219,3 +219,25 @@ fn a_refusal_of_a_claim_that_was_made_once_more_leaves_no_holder_that_nobody_kno
     let held = lab.truth.stream(&stream()).holder.is_some();
     assert_eq!(holds, held, "{told:?}");
 }
+
+#[test]
+fn who_begins_to_follow_while_nobody_can_say_is_told_when_the_edge_resumes() {
+    let mut lab = Lab::attached(1, 2, 2);
+    let now = lab.now;
+    lab.edges[1].replica.follow(stream(), now);
+    claim(&mut lab, 0, 1, "");
+    let epoch = granted(&outcomes(&mut lab, 0), 1);
+    // It has seen the grant, so what it resumes with does not tell of it once more.
+    lab.edges[1].replica.unfollow(&stream(), now);
+    lab.run();
+    lab.rest(1);
+    lab.detach(1);
+    lab.edges[1].replica.follow(stream(), now);
+    lab.attach(1, 0);
+    lab.run();
+    let rest = lab.rest(1);
+    assert!(
+        matches!(&rest[..], [Output::Stream { state, .. }] if state.epoch == epoch),
+        "{rest:?}"
+    );
+}
