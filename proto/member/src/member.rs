@@ -25,6 +25,9 @@ use crate::state::{self, State};
 pub struct Member {
     setup: Setup,
     now: Instant,
+    /// Time in which nobody could be heard of, because this process was stopped. Leases do
+    /// not run then.
+    stopped: Duration,
     node: Node,
     ledger: Ledger,
     /// Where the ledger stands. The node is ahead while its outputs are being taken.
@@ -78,6 +81,7 @@ impl Member {
         let node = Node::new(&setup.consensus, log, now).map_err(RestoreError::Log)?;
         let mut member = Self {
             now,
+            stopped: Duration::ZERO,
             node,
             ledger,
             at,
@@ -104,7 +108,8 @@ impl Member {
     /// When [`handle_timeout`](Self::handle_timeout) is due.
     #[must_use]
     pub fn deadline(&self) -> Instant {
-        let others = [self.leases.deadline(), self.watchers.deadline()];
+        let leases = self.leases.deadline().map(|end| end + self.stopped);
+        let others = [leases, self.watchers.deadline()];
         let states = self.sending.values().copied();
         let own = self.node.deadline().min(self.next_contacts);
         let others = others.into_iter().flatten().chain(states);
@@ -113,18 +118,19 @@ impl Member {
 
     /// What is due is done.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.now = self.now.max(now);
+        self.wake(now);
         self.node.handle_timeout(now);
         self.give_up_states(now);
         self.watchers.handle_timeout(now);
-        for command in self.leases.handle_timeout(now) {
-            self.wait(command.encode());
-        }
         if self.next_contacts <= now {
             self.next_contacts = now + self.setup.contacts_every;
             self.tell_contacts();
             self.promote();
             self.tell_gone();
+        }
+        // Behind the contacts: an edge that is attached here is heard of.
+        for command in self.leases.handle_timeout(self.lease_time()) {
+            self.wait(command.encode());
         }
         self.drain();
     }
@@ -139,7 +145,7 @@ impl Member {
         message: &Bytes,
         now: Instant,
     ) -> Result<(), Error> {
-        self.now = self.now.max(now);
+        self.wake(now);
         let (kind, body) = self.open(from, message)?;
         match kind {
             Kind::Log => self.node.handle_message(from, &body)?,
@@ -147,7 +153,7 @@ impl Member {
             Kind::Contacts => {
                 let edges = peer::decode_contacts(&body).ok_or(Error::Malformed(from))?;
                 if self.leads && self.node.membership().has(from) {
-                    self.leases.handle_contact(&edges, now);
+                    self.leases.handle_contact(&edges, self.lease_time());
                 }
             }
         }
@@ -166,7 +172,7 @@ impl Member {
         contents: &Bytes,
         now: Instant,
     ) -> Result<(), Error> {
-        self.now = self.now.max(now);
+        self.wake(now);
         let (kind, body) = self.open(from, message)?;
         if kind != Kind::State {
             return Err(Error::Malformed(from));
@@ -189,7 +195,7 @@ impl Member {
 
     /// Everything up to this ticket is on the disk.
     pub fn handle_persisted(&mut self, ticket: Ticket, now: Instant) {
-        self.now = self.now.max(now);
+        self.wake(now);
         self.node.handle_persisted(ticket);
         self.drain();
     }
@@ -219,7 +225,7 @@ impl Member {
 
     /// An edge opened a stream. No number is used twice.
     pub fn handle_attach(&mut self, attach: AttachId, now: Instant) {
-        self.now = self.now.max(now);
+        self.wake(now);
         self.watchers.handle_attach(attach, now);
         self.drain();
     }
@@ -234,7 +240,7 @@ impl Member {
         message: Bytes,
         now: Instant,
     ) -> Result<(), ledger::codec::Error> {
-        self.now = self.now.max(now);
+        self.wake(now);
         let message = ToOrigin::decode(message);
         let result = match message {
             Ok(message) => {
@@ -331,6 +337,20 @@ impl Member {
             self.propose();
         }
         self.outputs.pop_front()
+    }
+
+    /// Time has passed. There is something due at least as often as contacts are told, so
+    /// what is missing beyond that is a time in which the process was stopped, or its machine.
+    fn wake(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.now);
+        self.stopped += passed.saturating_sub(self.setup.contacts_every);
+        self.now = self.now.max(now);
+    }
+
+    /// The clock of the leases, which stands still while nobody can be heard of: what an edge
+    /// has told by then waits in a socket.
+    fn lease_time(&self) -> Instant {
+        self.now.checked_sub(self.stopped).unwrap_or(self.now)
     }
 
     /// Whether a message is between these two folders.
@@ -460,7 +480,8 @@ impl Member {
                 let leads = role == Role::Leader;
                 if leads != self.leads {
                     self.leads = leads;
-                    self.leases.handle_role(leads, &self.ledger, self.now);
+                    let now = self.lease_time();
+                    self.leases.handle_role(leads, &self.ledger, now);
                 }
                 self.watchers.handle_leader(leader);
                 self.outputs.push_back(Output::Role { role, term, leader });
@@ -489,7 +510,7 @@ impl Member {
     fn apply(&mut self, index: LogIndex, term: u64, command: &Command, bytes: usize) {
         let applied = self.ledger.apply(index, command);
         self.watchers.handle_applied(&self.ledger, &applied);
-        self.leases.handle_applied(&applied, self.now);
+        self.leases.handle_applied(&applied, self.lease_time());
         if let Command::OriginRemoved(origin) = command {
             self.gone.remove(origin);
         }
@@ -543,7 +564,8 @@ impl Member {
         self.since_saved = (0, 0);
         self.saving = None;
         self.watchers.handle_restored(&self.ledger);
-        self.leases.handle_role(self.leads, &self.ledger, self.now);
+        let now = self.lease_time();
+        self.leases.handle_role(self.leads, &self.ledger, now);
         let SnapshotMeta {
             index,
             term,
@@ -585,7 +607,7 @@ impl Member {
     fn tell_contacts(&mut self) {
         let contacts = self.watchers.contacts();
         if self.leads {
-            self.leases.handle_contact(&contacts, self.now);
+            self.leases.handle_contact(&contacts, self.lease_time());
         } else if let (_, _, Some(leader)) = self.node.role()
             && !contacts.is_empty()
         {

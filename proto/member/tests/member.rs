@@ -435,6 +435,39 @@ fn who_leaves_hands_over_the_lead_and_says_so_to_its_edges() {
 }
 
 #[test]
+fn a_leader_that_was_stopped_ends_nobody_whom_it_could_not_hear() {
+    let (mut cluster, leader) = Cluster::elected(1);
+    cluster.edge(7, "edge-0", leader);
+    cluster.edge(8, "edge-1", leader);
+    cluster.ask(leader, 7, "edge-0", 7, 2, open());
+    let lock = Request::Lock {
+        key: key(),
+        lease_ms: 2_000,
+    };
+    cluster.ask(leader, 7, "edge-0", 2, 1, lock);
+    cluster.until("locked", |cluster| {
+        cluster.member(leader).ledger().locks().count() == 1
+    });
+    // One of them comes back after the pause and needs its time for that.
+    let attach = ledger::watchers::AttachId(8);
+    cluster.change(leader, |member| member.handle_detach(attach));
+    for _ in 0..3 {
+        cluster.now += std::time::Duration::from_secs(7);
+        cluster.run(10);
+        let ledger = cluster.member(leader).ledger();
+        assert!(ledger.knows(&life("edge-0")) && ledger.knows(&life("edge-1")));
+        assert_eq!(ledger.locks().count(), 1);
+    }
+    // A pause is not for ever.
+    cluster.until("expired", |cluster| {
+        cluster.member(leader).ledger().locks().count() == 0
+    });
+    cluster.run(5_100);
+    let ledger = cluster.member(leader).ledger();
+    assert!(ledger.knows(&life("edge-0")) && !ledger.knows(&life("edge-1")));
+}
+
+#[test]
 fn bytes_that_are_no_message_end_nothing() {
     let (mut cluster, leader) = Cluster::elected(3);
     let now = cluster.now;
