@@ -18,6 +18,7 @@ pub mod address;
 pub mod chunk;
 pub mod congestion;
 pub mod crypto;
+pub mod endpoint;
 mod error;
 pub mod flow;
 pub mod limits;

@@ -80,3 +80,10 @@ const _: () = assert!(CERTIFICATE_MAX + COMPONENT_MAX + FAR_COOKIE_MAX < STARTUP
 /// The most addresses that one attempt to open a session asks at (RFC 7016 §3.5.1.1.1:
 /// no more than 24). Whoever answers a hello can name some.
 pub const CANDIDATES_MAX: usize = 24;
+
+/// Startup datagrams that wait to be sent. A burst of hellos beyond it is not answered;
+/// whoever meant it will ask again.
+pub const STARTUP_QUEUE_MAX: usize = 256;
+
+/// The addresses that a peer may report of itself.
+pub const REPORTED_MAX: usize = 16;

@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 pub use cookie::{Cookie, Cookies};
 pub use initiator::{Opening, Step};
 pub use responder::{Request, answer, write_hello};
+pub(crate) use responder::{keying_chunk, request_of};
 
 use crate::chunk::Chunk;
 use crate::crypto::keying::SessionKeys;

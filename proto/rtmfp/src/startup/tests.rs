@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::responder::{keying_chunk, request_of};
 use super::*;
 use crate::address::{Address, Origin};
 use crate::chunk::{Redirect, Redirects, ResponderHello};

@@ -1,0 +1,633 @@
+//! Many sessions on one socket.
+//!
+//! # How it is driven
+//!
+//! 1. Give every datagram to [`Endpoint::handle_datagram`].
+//! 2. Call [`Endpoint::poll_output`] until it gives [`Output::Timeout`]: send what it wrote,
+//!    act on the events. Then sleep until then or until the next datagram.
+//! 3. Whatever is done to a session goes through [`Endpoint::session_mut`]; poll afterwards.
+//!
+//! # Who is not proved
+//!
+//! Nothing is stored for a sender until it has repeated our cookie, and what is done for it
+//! is limited by [`Config`]: answers to hellos, key agreements, introductions.
+//!
+//! # Introductions
+//!
+//! A hello for a fingerprint that is not ours becomes [`Event::Introduce`]. The owner, who
+//! may know where that peer is, calls [`Endpoint::redirect`] and, where it holds the peer's
+//! session, [`Endpoint::forward`].
+
+mod incoming;
+mod rate;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::address::{Address, Origin};
+use crate::chunk::{Chunk, ForwardedHello, Redirect, Redirects};
+use crate::crypto::identity::{Certificate, Fingerprint, Identity};
+use crate::crypto::keying::Policy;
+use crate::crypto::{Entropy, FlashSuite, Group, Suite};
+use crate::limits;
+use crate::packet::{Mode, SESSION_ID_LEN, seal_multiplex};
+use crate::session::{self, Session};
+use crate::startup::{self, Cookies, Opened, Opening};
+use crate::wire::Writer;
+use rate::Rate;
+
+/// A session of an endpoint: the id of packets to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u32);
+
+/// An attempt to open a session. The session that comes of it has the same number, unless
+/// the far end began one at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpeningId(pub u32);
+
+/// What an endpoint is to be.
+#[derive(Debug)]
+pub struct Config {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it wants negotiated when it answers.
+    pub answer: Policy,
+    /// What it wants negotiated when it begins, and the strongest group.
+    pub begin: (Group, Policy),
+    /// How its sessions behave.
+    pub session: session::Config,
+    /// When not empty, hellos for us are sent to these addresses: the front port of shards.
+    pub redirect: Vec<Address>,
+    /// The most sessions.
+    pub sessions_max: usize,
+    /// Hellos that are answered in a second.
+    pub hellos_per_second: u32,
+    /// Key agreements in a second. They are the dear part.
+    pub keyings_per_second: u32,
+    /// Introductions that are told in a second.
+    pub introductions_per_second: u32,
+}
+
+impl Config {
+    /// A server or a peer with limits for one shard.
+    #[must_use]
+    pub fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            answer: Policy::MIRROR,
+            begin: (Group::Modp2048, Policy::ALWAYS),
+            session: session::Config::default(),
+            redirect: Vec::new(),
+            sessions_max: 20_000,
+            hellos_per_second: 20_000,
+            keyings_per_second: 500,
+            introductions_per_second: 1000,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A session is open.
+    Opened {
+        /// The session.
+        session: SessionId,
+        /// The attempt that it came of, if we made one.
+        opening: Option<OpeningId>,
+        /// Where the far end is.
+        far: SocketAddr,
+        /// Who it is.
+        fingerprint: Fingerprint,
+    },
+    /// An attempt came to nothing in 95 seconds.
+    OpenFailed {
+        /// The attempt.
+        opening: OpeningId,
+    },
+    /// Something happened in a session.
+    Session {
+        /// The session.
+        session: SessionId,
+        /// What happened.
+        event: session::Event,
+    },
+    /// Someone wants to talk with a peer that is not us.
+    Introduce {
+        /// Whom it wants.
+        target: Fingerprint,
+        /// That peer's session here, if it has one.
+        held: Option<SessionId>,
+        /// Where the one who asks was seen.
+        from: SocketAddr,
+        /// What the answer is to repeat.
+        tag: Vec<u8>,
+        /// The length of the datagram that asked. No answer to it may be longer.
+        room: usize,
+    },
+}
+
+/// What an endpoint has for its owner.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The buffer holds a datagram.
+    Transmit {
+        /// Where it goes.
+        to: SocketAddr,
+        /// Its length.
+        len: usize,
+    },
+    /// Something happened.
+    Event(Event),
+    /// Nothing until then, or until something comes.
+    Timeout(Option<Instant>),
+}
+
+/// What an endpoint has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Datagrams taken in.
+    pub datagrams: u64,
+    /// Datagrams that were not authentic, came before, or were broken.
+    pub dropped: u64,
+    /// Datagrams to a session that is not.
+    pub unknown_session: u64,
+    /// Hellos answered.
+    pub hellos: u64,
+    /// Key agreements made.
+    pub keyings: u64,
+    /// Cookies that were forged or too old.
+    pub cookies_refused: u64,
+    /// What was not done because it was done too often.
+    pub limited: u64,
+}
+
+struct Entry {
+    session: Session,
+    suite: FlashSuite,
+    far_id: u32,
+    certificate: Vec<u8>,
+    fingerprint: Fingerprint,
+    /// The initiator's keying and our component, when we answered.
+    answered: Option<(startup::Request, Vec<u8>)>,
+    /// Where it is in the table of addresses.
+    bound: SocketAddr,
+    reported: Vec<SocketAddr>,
+    deadline: Option<Instant>,
+    queued: bool,
+    /// A packet came that only the holder of the keys can have made.
+    proved: bool,
+}
+
+/// Many sessions on one socket.
+pub struct Endpoint {
+    config: Config,
+    cookies: Cookies,
+    entropy: Box<dyn Entropy + Send>,
+    origin: Instant,
+    startup: FlashSuite,
+    sessions: BTreeMap<u32, Entry>,
+    openings: BTreeMap<u32, Opening>,
+    by_address: BTreeMap<SocketAddr, u32>,
+    by_fingerprint: BTreeMap<Fingerprint, BTreeSet<u32>>,
+    timers: BTreeSet<(Instant, u32)>,
+    ready: VecDeque<u32>,
+    events: VecDeque<Event>,
+    outbox: VecDeque<(SocketAddr, Vec<u8>)>,
+    hellos: Rate,
+    keyings: Rate,
+    introductions: Rate,
+    stats: Stats,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("sessions", &self.sessions.len())
+            .field("openings", &self.openings.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// An endpoint that begins at `now`. Shards that may see one another's cookies are given
+    /// the same `cookies`.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        cookies: Cookies,
+        entropy: Box<dyn Entropy + Send>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            hellos: Rate::new(config.hellos_per_second, now),
+            keyings: Rate::new(config.keyings_per_second, now),
+            introductions: Rate::new(config.introductions_per_second, now),
+            config,
+            cookies,
+            entropy,
+            origin: now,
+            startup: FlashSuite::startup(),
+            sessions: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            by_address: BTreeMap::new(),
+            by_fingerprint: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            ready: VecDeque::new(),
+            events: VecDeque::new(),
+            outbox: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.config.identity
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// How many sessions there are, closing ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Sends hellos for us elsewhere from now on; with none, answers them.
+    pub fn set_redirect(&mut self, to: Vec<Address>) {
+        self.config.redirect = to;
+    }
+
+    /// Begins to open a session with `discriminator`, which may be at any of `to`.
+    pub fn open(&mut self, discriminator: &[u8], to: &[SocketAddr], now: Instant) -> OpeningId {
+        let id = self.fresh_id();
+        let begin = self.config.begin;
+        let opening = Opening::new(discriminator, to, id, begin, &mut *self.entropy, now);
+        self.openings.insert(id, opening);
+        OpeningId(id)
+    }
+
+    /// Gives an attempt up.
+    pub fn cancel(&mut self, opening: OpeningId) {
+        self.openings.remove(&opening.0);
+    }
+
+    /// A session, to do something with it.
+    pub fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let entry = self.sessions.get_mut(&id.0)?;
+        queue(&mut self.ready, id.0, entry);
+        Some(&mut entry.session)
+    }
+
+    /// Where the far end of a session says it is itself, from `setPeerInfo`.
+    pub fn set_reported(&mut self, id: SessionId, mut addresses: Vec<SocketAddr>) {
+        addresses.truncate(limits::REPORTED_MAX);
+        if let Some(entry) = self.sessions.get_mut(&id.0) {
+            entry.reported = addresses;
+        }
+    }
+
+    /// Where the far end of a session can be reached: where it was seen, and where it says
+    /// it is.
+    #[must_use]
+    pub fn addresses_of(&self, id: SessionId) -> Vec<Address> {
+        let Some(entry) = self.sessions.get(&id.0) else {
+            return Vec::new();
+        };
+        let seen = Address {
+            at: entry.session.far(),
+            origin: Origin::Observed,
+        };
+        let reported = entry.reported.iter().map(|at| Address {
+            at: *at,
+            origin: Origin::Reported,
+        });
+        std::iter::once(seen).chain(reported).collect()
+    }
+
+    /// The newest session with a peer that has shown to hold its keys.
+    #[must_use]
+    pub fn session_of(&self, fingerprint: &Fingerprint) -> Option<SessionId> {
+        let ids = self.by_fingerprint.get(fingerprint)?;
+        let open = |id: &&u32| {
+            let entry = self.sessions.get(id);
+            entry.is_some_and(|entry| entry.proved && entry.session.is_open())
+        };
+        ids.iter().rev().find(open).map(|id| SessionId(*id))
+    }
+
+    /// Tells one who asked where to ask. As many addresses go as make no longer datagram
+    /// than the `room` bytes that asked.
+    pub fn redirect(
+        &mut self,
+        to: SocketAddr,
+        tag: &[u8],
+        addresses: &[Address],
+        room: usize,
+        now: Instant,
+    ) {
+        let mut addresses = addresses;
+        while let Some((_, fewer)) = addresses.split_last() {
+            let chunk = Chunk::Redirect(Redirect {
+                tag,
+                to: Redirects::List(addresses),
+            });
+            if self.send_startup(to, 0, &chunk, room, now) {
+                return;
+            }
+            // No address at all would mean our own.
+            addresses = fewer;
+        }
+    }
+
+    /// Forwards a hello to the peer it is for, over its session. Says whether it could.
+    pub fn forward(
+        &mut self,
+        held: SessionId,
+        discriminator: &[u8],
+        from: SocketAddr,
+        tag: &[u8],
+    ) -> bool {
+        let mut buffer = [0; limits::DATAGRAM_MAX];
+        let mut out = Writer::new(&mut buffer);
+        let chunk = Chunk::ForwardedHello(ForwardedHello {
+            discriminator,
+            reply: Address {
+                at: from,
+                origin: Origin::Observed,
+            },
+            tag,
+        });
+        let written = chunk.write(&mut out).is_ok();
+        let bytes = bytes::Bytes::copy_from_slice(out.written());
+        written && self.session_mut(held).is_some_and(|s| s.send_chunk(bytes))
+    }
+
+    /// The next datagram, event or deadline. `buffer` has room for
+    /// [`limits::STARTUP_DATAGRAM_MAX`] bytes.
+    pub fn poll_output(&mut self, now: Instant, buffer: &mut [u8]) -> Output {
+        self.run_openings(now);
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Output::Event(event);
+            }
+            if let Some((to, datagram)) = self.outbox.pop_front() {
+                let len = datagram.len();
+                if let Some(room) = buffer.get_mut(..len) {
+                    room.copy_from_slice(&datagram);
+                    return Output::Transmit { to, len };
+                }
+                continue;
+            }
+            if let Some(id) = self.ready.pop_front() {
+                if let Some(output) = self.poll_session(id, now, buffer) {
+                    return output;
+                }
+                continue;
+            }
+            match self.timers.first() {
+                Some(&(at, id)) if at <= now => {
+                    self.timers.pop_first();
+                    if let Some(entry) = self.sessions.get_mut(&id) {
+                        entry.deadline = None;
+                        entry.session.handle_timeout(now);
+                        queue(&mut self.ready, id, entry);
+                    }
+                }
+                first => {
+                    let session = first.map(|(at, _)| *at);
+                    let opening = self.openings.values().map(Opening::next_deadline).min();
+                    return Output::Timeout(match (session, opening) {
+                        (Some(a), Some(b)) => Some(a.min(b)),
+                        (a, b) => a.or(b),
+                    });
+                }
+            }
+        }
+    }
+
+    /// What a session on the list has. Nothing when it has nothing for the owner itself.
+    fn poll_session(&mut self, id: u32, now: Instant, buffer: &mut [u8]) -> Option<Output> {
+        let entry = self.sessions.get_mut(&id)?;
+        entry.queued = false;
+        if let Some(event) = entry.session.poll_event() {
+            queue(&mut self.ready, id, entry);
+            return self.session_event(id, event, now).map(Output::Event);
+        }
+        let head = entry.suite.head_len();
+        let sealed_max = limits::DATAGRAM_MAX - SESSION_ID_LEN;
+        let plain_max = entry.suite.plain_max(sealed_max);
+        let begin = SESSION_ID_LEN + head;
+        let written = buffer
+            .get_mut(begin..begin + plain_max)
+            .and_then(|plain| entry.session.poll_transmit(plain, now));
+        if let Some(transmit) = written {
+            queue(&mut self.ready, id, entry);
+            let sealed = buffer.get_mut(SESSION_ID_LEN..)?;
+            let len = SESSION_ID_LEN + entry.suite.seal(sealed, transmit.len).ok()?;
+            seal_multiplex(&mut buffer[..len], entry.far_id);
+            let to = transmit.to;
+            return Some(Output::Transmit { to, len });
+        }
+        if entry.session.is_closed() {
+            self.forget(id);
+            return None;
+        }
+        let due = entry.session.next_deadline().map(|deadline| deadline.at);
+        if due != entry.deadline {
+            if let Some(before) = entry.deadline {
+                self.timers.remove(&(before, id));
+            }
+            entry.deadline = due;
+            self.timers.extend(due.map(|at| (at, id)));
+        }
+        None
+    }
+
+    /// Acts on what concerns the endpoint, and hands the rest on.
+    fn session_event(&mut self, id: u32, event: session::Event, now: Instant) -> Option<Event> {
+        if let session::Event::ForwardedHello {
+            discriminator,
+            reply,
+            tag,
+        } = &event
+        {
+            let hello = crate::chunk::InitiatorHello { discriminator, tag };
+            self.answer_hello(&hello, reply.at, limits::DATAGRAM_MAX, now);
+            return None;
+        }
+        if let session::Event::Moved { to, .. } = &event
+            && let Some(entry) = self.sessions.get_mut(&id)
+        {
+            if self.by_address.get(&entry.bound) == Some(&id) {
+                self.by_address.remove(&entry.bound);
+            }
+            entry.bound = *to;
+            self.by_address.insert(*to, id);
+        }
+        let session = SessionId(id);
+        Some(Event::Session { session, event })
+    }
+
+    fn run_openings(&mut self, now: Instant) {
+        let (identity, timestamp) = (&self.config.identity, self.timestamp(now));
+        let (startup, outbox) = (&mut self.startup, &mut self.outbox);
+        let mut failed = Vec::new();
+        for (id, opening) in &mut self.openings {
+            if opening.has_failed(now) {
+                failed.push(*id);
+                continue;
+            }
+            while opening.next_send(identity, now, |to, chunk| {
+                push_startup(startup, outbox, to, 0, timestamp, &chunk);
+            }) {}
+        }
+        for id in failed {
+            self.openings.remove(&id);
+            let opening = OpeningId(id);
+            self.events.push_back(Event::OpenFailed { opening });
+        }
+    }
+
+    fn timestamp(&self, now: Instant) -> u16 {
+        let ticks = now.saturating_duration_since(self.origin).as_millis() / 4;
+        #[allow(clippy::cast_possible_truncation, reason = "the low 16 bits (§2.2.4)")]
+        let low = ticks as u16;
+        low
+    }
+
+    /// Queues a startup datagram of at most `room` bytes. Says whether it was short enough.
+    fn send_startup(
+        &mut self,
+        to: SocketAddr,
+        session: u32,
+        chunk: &Chunk<'_>,
+        room: usize,
+        now: Instant,
+    ) -> bool {
+        let timestamp = self.timestamp(now);
+        let mut buffer = [0; limits::STARTUP_DATAGRAM_MAX];
+        let room = &mut buffer[..room.min(limits::STARTUP_DATAGRAM_MAX)];
+        let written = startup::write_datagram(&mut self.startup, room, session, timestamp, chunk);
+        let Ok(len) = written else { return false };
+        if self.outbox.len() < limits::STARTUP_QUEUE_MAX {
+            self.outbox.push_back((to, buffer[..len].to_vec()));
+        } else {
+            self.stats.limited += 1;
+        }
+        true
+    }
+
+    /// An id that no session and no attempt has; zero is the startup's.
+    fn fresh_id(&mut self) -> u32 {
+        loop {
+            let mut bytes = [0; 4];
+            self.entropy.fill(&mut bytes);
+            let id = u32::from_le_bytes(bytes);
+            let free = !self.sessions.contains_key(&id) && !self.openings.contains_key(&id);
+            if id != 0 && free {
+                return id;
+            }
+        }
+    }
+
+    fn insert(
+        &mut self,
+        opened: Opened,
+        mode: Mode,
+        answered: Option<(startup::Request, Vec<u8>)>,
+        opening: Option<OpeningId>,
+        now: Instant,
+    ) {
+        let Ok(certificate) = Certificate::parse(&opened.certificate) else {
+            return;
+        };
+        let (id, far, fingerprint) = (opened.near_id, opened.far, certificate.fingerprint());
+        let mut secret = [0; 32];
+        self.entropy.fill(&mut secret);
+        let config = self.config.session.clone();
+        let mut entry = Entry {
+            session: Session::new(config, mode, far, secret, now),
+            suite: opened.keys.suite(),
+            far_id: opened.far_id,
+            certificate: opened.certificate,
+            fingerprint,
+            answered,
+            bound: far,
+            reported: Vec::new(),
+            deadline: None,
+            queued: false,
+            // A responder's component came under keys that only it could make.
+            proved: mode == Mode::Initiator,
+        };
+        queue(&mut self.ready, id, &mut entry);
+        self.by_address.insert(far, id);
+        self.by_fingerprint
+            .entry(fingerprint)
+            .or_default()
+            .insert(id);
+        self.sessions.insert(id, entry);
+        self.events.push_back(Event::Opened {
+            session: SessionId(id),
+            opening,
+            far,
+            fingerprint,
+        });
+    }
+
+    fn forget(&mut self, id: u32) {
+        let Some(entry) = self.sessions.remove(&id) else {
+            return;
+        };
+        if let Some(at) = entry.deadline {
+            self.timers.remove(&(at, id));
+        }
+        if self.by_address.get(&entry.bound) == Some(&id) {
+            self.by_address.remove(&entry.bound);
+        }
+        if let Some(ids) = self.by_fingerprint.get_mut(&entry.fingerprint) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_fingerprint.remove(&entry.fingerprint);
+            }
+        }
+    }
+}
+
+fn queue(ready: &mut VecDeque<u32>, id: u32, entry: &mut Entry) {
+    if !entry.queued {
+        entry.queued = true;
+        ready.push_back(id);
+    }
+}
+
+fn push_startup(
+    suite: &mut FlashSuite,
+    outbox: &mut VecDeque<(SocketAddr, Vec<u8>)>,
+    to: SocketAddr,
+    session: u32,
+    timestamp: u16,
+    chunk: &Chunk<'_>,
+) {
+    let mut buffer = [0; limits::STARTUP_DATAGRAM_MAX];
+    let written = startup::write_datagram(suite, &mut buffer, session, timestamp, chunk);
+    if let Ok(len) = written {
+        outbox.push_back((to, buffer[..len].to_vec()));
+    }
+}
+
+#[cfg(test)]
+mod tests;
