@@ -81,12 +81,19 @@ fn run(seed: u64) -> Result<(), String> {
         for (side, event) in network.step(until) {
             take(&mut network, &mut flows, side, event)?;
         }
-        if flows.iter().flatten().all(|flow| flow.finished && flow.complete) {
+        if flows
+            .iter()
+            .flatten()
+            .all(|flow| flow.finished && flow.complete)
+        {
             break;
         }
         steps += 1;
         let unfinished = || {
-            let stuck = flows.iter().flatten().find(|flow| !(flow.finished && flow.complete));
+            let stuck = flows
+                .iter()
+                .flatten()
+                .find(|flow| !(flow.finished && flow.complete));
             format!("{weather:?}: stuck after {steps} steps: {stuck:?}")
         };
         if network.now >= network.start + end || steps > 400_000 {
@@ -96,7 +103,9 @@ fn run(seed: u64) -> Result<(), String> {
     for side in Side::BOTH {
         let (_, outstanding) = network.end(side).in_flight();
         if outstanding != 0 {
-            return Err(format!("{side:?} counts {outstanding} bytes in flight at the end"));
+            return Err(format!(
+                "{side:?} counts {outstanding} bytes in flight at the end"
+            ));
         }
         for flow in &flows[side as usize] {
             judge(flow)?;
@@ -112,12 +121,12 @@ fn weather(chance: &mut Chance) -> Weather {
         duplicate_per_mille: [0, 0, 20, 200][usize::try_from(chance.below(4)).unwrap()],
         delay_ms: chance.below(200),
         jitter_ms: [0, 3, 30, 120][usize::try_from(chance.below(4)).unwrap()],
-        rebind_every_ms: chance
-            .per_mille(300)
-            .then(|| 2500 + chance.below(6000)),
+        rebind_every_ms: chance.per_mille(300).then(|| 2500 + chance.below(6000)),
         stranger_per_mille: [0, 0, 50][usize::try_from(chance.below(3)).unwrap()],
         outage: chance.per_mille(200).then_some((outage, outage + 3000)),
-        bottleneck: chance.per_mille(300).then(|| (40 + chance.below(200), 30_000)),
+        bottleneck: chance
+            .per_mille(300)
+            .then(|| (40 + chance.below(200), 30_000)),
     }
 }
 
@@ -132,8 +141,12 @@ fn config(chance: &mut Chance) -> Config {
 }
 
 fn open(network: &mut Network, side: Side, number: u64, chance: &mut Chance) -> Flow {
-    let kind = [Kind::Reliable, Kind::Unordered, Kind::Media, Kind::UnorderedMedia]
-        [usize::try_from(chance.below(4)).unwrap()];
+    let kind = [
+        Kind::Reliable,
+        Kind::Unordered,
+        Kind::Media,
+        Kind::UnorderedMedia,
+    ][usize::try_from(chance.below(4)).unwrap()];
     let options = Options {
         association: None,
         time_critical: chance.per_mille(300),
@@ -145,7 +158,7 @@ fn open(network: &mut Network, side: Side, number: u64, chance: &mut Chance) -> 
         kind,
         priority: Priority::ALL[usize::try_from(chance.below(6)).unwrap()],
         lifetime_ms: 20 + chance.below(1500),
-        to_write: chance.below(40),
+        to_write: chance.below(30),
         written: 0,
         closed: false,
         finished: false,
@@ -167,8 +180,11 @@ fn work(network: &mut Network, side: Side, flow: &mut Flow, chance: &mut Chance)
         network.end(side).finish(flow.id, now);
         return;
     }
-    let longest = [10, 300, 1200, 20_000][usize::try_from(chance.below(4)).unwrap()];
-    let body = body(flow.written, usize::try_from(chance.below(longest)).unwrap());
+    let longest = [10, 300, 1200, 12_000][usize::try_from(chance.below(4)).unwrap()];
+    let body = body(
+        flow.written,
+        usize::try_from(chance.below(longest)).unwrap(),
+    );
     let parts = [Bytes::from(flow.written.to_be_bytes().to_vec()), body];
     let deadline = match flow.kind {
         Kind::Media | Kind::UnorderedMedia => Some(now + Duration::from_millis(flow.lifetime_ms)),
@@ -282,7 +298,9 @@ fn rate(weather: Weather, len: usize, time_critical: bool) -> u64 {
     let whole = vec![1; len / 16];
     for _ in 0..16 {
         let message = whole.clone();
-        server.write(flow, message, Priority::Data, None, now).unwrap();
+        server
+            .write(flow, message, Priority::Data, None, now)
+            .unwrap();
     }
     server.finish(flow, now);
     let until = network.start + Duration::from_secs(600);
@@ -311,7 +329,10 @@ fn throughput_is_what_the_window_allows() {
     let bulk = rate(lossy, 2_000_000, false);
     assert!(bulk > 80_000, "1 % loss: {bulk} bytes a second");
     let critical = rate(lossy, 2_000_000, true);
-    assert!(critical > 80_000, "time critical: {critical} bytes a second");
+    assert!(
+        critical > 80_000,
+        "time critical: {critical} bytes a second"
+    );
     println!("clean {clean}, 1 % loss {bulk}, time critical {critical}");
 }
 
@@ -338,7 +359,9 @@ fn a_player_that_sends_nothing_is_found_again_within_a_second_and_a_half() {
             let late = Some(now + Duration::from_secs(2));
             let frame = vec![0; 4000];
             let server = network.end(Side::Responder);
-            server.write(flow, frame, Priority::Delta, late, now).unwrap();
+            server
+                .write(flow, frame, Priority::Delta, late, now)
+                .unwrap();
             next += Duration::from_millis(33);
         }
         for (side, event) in network.step(next) {
@@ -349,5 +372,8 @@ fn a_player_that_sends_nothing_is_found_again_within_a_second_and_a_half() {
         }
     }
     assert_eq!(network.moves, 3);
-    assert!(longest < Duration::from_millis(1500), "{longest:?} without media");
+    assert!(
+        longest < Duration::from_millis(1500),
+        "{longest:?} without media"
+    );
 }

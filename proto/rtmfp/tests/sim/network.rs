@@ -11,10 +11,10 @@ use selvage_rtmfp::session::{Config, Event, Session};
 
 /// Chance from a seed (SplitMix64).
 #[derive(Clone, Debug)]
-pub struct Chance(pub u64);
+pub(crate) struct Chance(pub u64);
 
 impl Chance {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,43 +23,43 @@ impl Chance {
     }
 
     /// Less than `bound`.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
     /// True so many times in a thousand.
-    pub fn per_mille(&mut self, often: u64) -> bool {
+    pub(crate) fn per_mille(&mut self, often: u64) -> bool {
         self.below(1000) < often
     }
 }
 
 /// What the network does to packets.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    pub loss_per_mille: u64,
-    pub duplicate_per_mille: u64,
-    pub delay_ms: u64,
-    pub jitter_ms: u64,
+pub(crate) struct Weather {
+    pub(crate) loss_per_mille: u64,
+    pub(crate) duplicate_per_mille: u64,
+    pub(crate) delay_ms: u64,
+    pub(crate) jitter_ms: u64,
     /// The initiator's address changes so often; packets to the old one are lost.
-    pub rebind_every_ms: Option<u64>,
+    pub(crate) rebind_every_ms: Option<u64>,
     /// A third party repeats packets from an address of its own.
-    pub stranger_per_mille: u64,
+    pub(crate) stranger_per_mille: u64,
     /// Nothing passes from the first to the second of these, in ms.
-    pub outage: Option<(u64, u64)>,
+    pub(crate) outage: Option<(u64, u64)>,
     /// Bytes a millisecond in each direction, and how many bytes may wait.
-    pub bottleneck: Option<(u64, u64)>,
+    pub(crate) bottleneck: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub(crate) enum Side {
     Initiator,
     Responder,
 }
 
 impl Side {
-    pub const BOTH: [Self; 2] = [Self::Initiator, Self::Responder];
+    pub(crate) const BOTH: [Self; 2] = [Self::Initiator, Self::Responder];
 
-    pub const fn other(self) -> Self {
+    pub(crate) const fn other(self) -> Self {
         match self {
             Self::Initiator => Self::Responder,
             Self::Responder => Self::Initiator,
@@ -78,14 +78,14 @@ struct Flying {
 
 /// Two sessions and what is between them.
 #[derive(Debug)]
-pub struct Network {
-    pub start: Instant,
-    pub now: Instant,
-    pub weather: Weather,
-    pub chance: Chance,
-    pub ends: [Session; 2],
-    pub packets: u64,
-    pub moves: u64,
+pub(crate) struct Network {
+    pub(crate) start: Instant,
+    pub(crate) now: Instant,
+    pub(crate) weather: Weather,
+    pub(crate) chance: Chance,
+    pub(crate) ends: [Session; 2],
+    pub(crate) packets: u64,
+    pub(crate) moves: u64,
     addresses: [SocketAddr; 2],
     flying: BinaryHeap<Reverse<Flying>>,
     free_at: [Instant; 2],
@@ -94,10 +94,10 @@ pub struct Network {
     sent: u64,
 }
 
-pub const STRANGER: ([u8; 4], u16) = ([203, 0, 113, 66], 666);
+pub(crate) const STRANGER: ([u8; 4], u16) = ([203, 0, 113, 66], 666);
 
 impl Network {
-    pub fn new(weather: Weather, config: &Config, seed: u64) -> Self {
+    pub(crate) fn new(weather: Weather, config: &Config, seed: u64) -> Self {
         #[allow(
             clippy::disallowed_methods,
             reason = "a test needs some instant to start from"
@@ -130,18 +130,18 @@ impl Network {
         }
     }
 
-    pub fn end(&mut self, side: Side) -> &mut Session {
+    pub(crate) fn end(&mut self, side: Side) -> &mut Session {
         &mut self.ends[side as usize]
     }
 
     /// Milliseconds since the start.
-    pub fn elapsed_ms(&self) -> u64 {
+    pub(crate) fn elapsed_ms(&self) -> u64 {
         u64::try_from((self.now - self.start).as_millis()).unwrap()
     }
 
     /// Goes on to the next thing that happens, at latest to `until`, and gives the events
     /// of both ends.
-    pub fn step(&mut self, until: Instant) -> Vec<(Side, Event)> {
+    pub(crate) fn step(&mut self, until: Instant) -> Vec<(Side, Event)> {
         self.transmit();
         let deadlines = self.ends.iter().filter_map(|end| end.next_deadline());
         let next = deadlines
@@ -160,6 +160,7 @@ impl Network {
                 .rebind_every_ms
                 .map(|every| self.now + Duration::from_millis(every));
         }
+        let mut events = Vec::new();
         while self
             .flying
             .peek()
@@ -170,12 +171,20 @@ impl Network {
             let now = self.now;
             self.end(packet.to)
                 .handle_packet(packet.from, &packet.bytes, now);
+            events.extend(self.events());
+            self.transmit();
         }
         for end in &mut self.ends {
             if end.next_deadline().is_some_and(|due| due.at <= self.now) {
                 end.handle_timeout(self.now);
             }
         }
+        events.extend(self.events());
+        self.transmit();
+        events
+    }
+
+    fn events(&mut self) -> Vec<(Side, Event)> {
         let mut events = Vec::new();
         for side in Side::BOTH {
             while let Some(event) = self.end(side).poll_event() {
@@ -186,7 +195,6 @@ impl Network {
                 events.push((side, event));
             }
         }
-        self.transmit();
         events
     }
 
