@@ -7,6 +7,7 @@
 
 mod fragment;
 mod outstanding;
+mod queue;
 mod receive;
 mod seen;
 mod send;
@@ -18,7 +19,6 @@ pub(crate) use outstanding::{Lost, Outstanding};
 pub use receive::{Delivered, Order};
 pub(crate) use receive::{Receive, Told};
 pub(crate) use send::{Filled, Send};
-pub use send::{MessageId, Options, SendStats};
 
 /// A flow that we send. Its number is of our choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,35 @@ impl fmt::Display for ReceiveId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "receiving flow {}", self.0)
     }
+}
+
+/// A message of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub u64);
+
+/// What a new flow is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The flow of the far end that this one answers. It must be open.
+    pub association: Option<ReceiveId>,
+    /// What it carries is of real time: its packets say so, others yield to the session,
+    /// and it yields less to losses.
+    pub time_critical: bool,
+}
+
+/// What became of the messages of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendStats {
+    /// Messages that the far end has whole.
+    pub delivered: u64,
+    /// Messages that were given up, by their deadline or by a call.
+    pub abandoned: u64,
+    /// Bytes of messages that are neither.
+    pub queued_bytes: usize,
+    /// Bytes in flight, chunk headers included.
+    pub outstanding_bytes: u64,
+    /// Fragments that were sent again.
+    pub resent: u64,
 }
 
 /// Which of several flows of a session is sent first. A flow has the priority of the

@@ -16,41 +16,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Lost, Outstanding, Payload, Priority, ReceiveId, SendId};
+use super::queue::{Message, Piece, State, position};
+use super::{Lost, MessageId, Options, Outstanding, Payload, Priority, SendId, SendStats};
 use crate::chunk::{self, Chunk, Fragment, UserData};
 use crate::limits;
 use crate::option::{self, Options as WireOptions};
 use crate::vlu;
 use crate::wire::{NoRoom, Writer};
-
-/// A message of one flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MessageId(pub u64);
-
-/// What a new flow is like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// The flow of the far end that this one answers. It must be open.
-    pub association: Option<ReceiveId>,
-    /// What it carries is of real time: its packets say so, others yield to the session,
-    /// and it yields less to losses.
-    pub time_critical: bool,
-}
-
-/// What became of the messages of a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SendStats {
-    /// Messages that the far end has whole.
-    pub delivered: u64,
-    /// Messages that were given up, by their deadline or by a call.
-    pub abandoned: u64,
-    /// Bytes of messages that are neither.
-    pub queued_bytes: usize,
-    /// Bytes in flight, chunk headers included.
-    pub outstanding_bytes: u64,
-    /// Fragments that were sent again.
-    pub resent: u64,
-}
 
 /// What filling a packet came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,52 +42,6 @@ const CUT_MIN: usize = 160;
 
 /// Between two probes of a closed window: at first, and at most (§3.6.2.9.1).
 const PROBE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-#[derive(Debug)]
-struct Message {
-    payload: Payload,
-    len: usize,
-    priority: Priority,
-    deadline: Option<Instant>,
-    /// The number of its first fragment, once it was cut.
-    first: Option<u64>,
-    /// Fragments that are not acknowledged yet.
-    open: usize,
-    wholly_cut: bool,
-    abandoned: bool,
-}
-
-impl Message {
-    fn is_over(&self) -> bool {
-        self.abandoned || (self.wholly_cut && self.open == 0)
-    }
-
-    fn is_late(&self, now: Instant) -> bool {
-        !self.is_over() && self.deadline.is_some_and(|deadline| deadline <= now)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// To be sent, for the first time or again.
-    Waiting,
-    /// Sent, by this transmission.
-    InFlight(u64),
-    /// Acknowledged.
-    Done,
-}
-
-#[derive(Debug)]
-struct Piece {
-    message: u64,
-    offset: u32,
-    len: u16,
-    fragment: Fragment,
-    state: State,
-    ever_sent: bool,
-    abandoned: bool,
-    sent_abandoned: bool,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
@@ -672,23 +598,10 @@ impl Send {
                 .back()
                 .is_some_and(|piece| piece.abandoned && !piece.ever_sent);
             if !gap_before {
-                self.push_gap();
+                self.pieces.push_back(Piece::gap());
             }
             self.settle_last();
         }
-    }
-
-    fn push_gap(&mut self) {
-        self.pieces.push_back(Piece {
-            message: u64::MAX,
-            offset: 0,
-            len: 0,
-            fragment: Fragment::Whole,
-            state: State::Waiting,
-            ever_sent: false,
-            abandoned: true,
-            sent_abandoned: false,
-        });
     }
 
     /// Decides the last number of a flow that closes, once every message was cut.
@@ -697,7 +610,7 @@ impl Send {
             return;
         }
         if self.pieces.back().is_none_or(|piece| piece.ever_sent) {
-            self.push_gap();
+            self.pieces.push_back(Piece::gap());
         }
         let last = self.next_sequence() - 1;
         self.last = Some(last);
@@ -782,11 +695,4 @@ enum Next {
     Piece(usize),
     /// The message whose turn it is to be cut.
     Cut,
-}
-
-/// Where `number` is in a list that begins with `first`.
-fn position(number: u64, first: u64) -> Option<usize> {
-    number
-        .checked_sub(first)
-        .and_then(|at| usize::try_from(at).ok())
 }

@@ -63,7 +63,7 @@ impl Clock {
 }
 
 fn ticks(elapsed: Duration) -> u16 {
-    u16::try_from(elapsed.as_millis() / TICK_MS & 0xffff).unwrap_or(0)
+    u16::try_from((elapsed.as_millis() / TICK_MS) & 0xffff).unwrap_or(0)
 }
 
 #[cfg(test)]
