@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use selvage_edge as edge;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(version, about = "A Selvage edge")]
 struct Arguments {

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use selvage_origin as origin;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(version, about = "A Selvage origin")]
 struct Arguments {

@@ -4,15 +4,16 @@ use std::fmt;
 
 use crate::name::{AppName, InstanceName, StreamName, VhostName};
 
-/// An application instance: `chat/room1`.
+/// An application instance: `chat/room1`. They are ordered by what tells most of them apart
+/// first, since maps compare them all the time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppInstance {
-    /// The virtual host.
-    pub vhost: VhostName,
-    /// The application.
-    pub app: AppName,
     /// The instance.
     pub instance: InstanceName,
+    /// The application.
+    pub app: AppName,
+    /// The virtual host.
+    pub vhost: VhostName,
 }
 
 impl fmt::Display for AppInstance {

@@ -17,10 +17,10 @@ name_type! {
 /// fixes the kind.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
+    /// Its name there; first in the order of keys, since it tells most of them apart.
+    pub name: ObjectName,
     /// Where it is.
     pub at: AppInstance,
-    /// Its name there.
-    pub name: ObjectName,
 }
 
 impl fmt::Display for ObjectKey {
