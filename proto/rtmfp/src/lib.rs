@@ -21,11 +21,14 @@ pub mod crypto;
 pub mod endpoint;
 mod error;
 pub mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod limits;
 pub mod option;
 pub mod packet;
 pub mod session;
 pub mod startup;
+pub mod tc;
 pub mod vlu;
 pub mod wire;
 

@@ -152,8 +152,8 @@ impl<'a> From<Opt<'a>> for FlowOption<'a> {
             RETURN_FLOW => vlu::parse(value).map_or(Self::NotUnderstood { kind }, |(flow, _)| {
                 Self::ReturnFlow(flow)
             }),
-            0..IGNORABLE_FROM => Self::NotUnderstood { kind },
-            IGNORABLE_FROM.. => Self::Ignorable { kind },
+            _ if kind < IGNORABLE_FROM => Self::NotUnderstood { kind },
+            _ => Self::Ignorable { kind },
         }
     }
 }

@@ -72,7 +72,7 @@ impl Group {
 
     /// The length of its prime in bytes: that of a public key and of a shared secret.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn key_len(self) -> usize {
         match self {
             Self::Modp1024 => 128,
             Self::Modp1536 => 192,
@@ -121,7 +121,7 @@ impl Group {
     /// [`Error::WeakPublicKey`].
     pub fn check_public_key(self, key: &[u8]) -> Result<(), Error> {
         let key = without_leading_zeros(key);
-        if key.len() > self.len() {
+        if key.len() > self.key_len() {
             return Err(Error::WeakPublicKey);
         }
         let ones: u32 = key.iter().map(|byte| byte.count_ones()).sum();
@@ -130,10 +130,10 @@ impl Group {
         // 2^24 is the least number of four bytes. The prime ends with eight bytes of ones,
         // so that the prime less 2^24 differs from it in one byte.
         let mut most = self.prime();
-        let at = self.len() - 4;
+        let at = self.key_len() - 4;
         most[at] = most[at].wrapping_sub(1);
-        let mut full = vec![0; self.len()];
-        full[self.len() - key.len()..].copy_from_slice(key);
+        let mut full = vec![0; self.key_len()];
+        full[self.key_len() - key.len()..].copy_from_slice(key);
         let good = key.len() >= 4 && full <= most && ones >= 16 && zeros - leading >= 16;
         good.then_some(()).ok_or(Error::WeakPublicKey)
     }
@@ -303,11 +303,11 @@ mod tests {
         for group in Group::ALL {
             let a = KeyPair::generate(group, &mut entropy(1)).unwrap();
             let b = KeyPair::generate(group, &mut entropy(2)).unwrap();
-            assert_eq!(a.public().len(), group.len());
+            assert_eq!(a.public().len(), group.key_len());
             assert_ne!(a.public()[0], 0);
             let secret = a.agree(b.public()).unwrap();
             assert_eq!(secret, b.agree(a.public()).unwrap());
-            assert!(secret.len() > group.len() - 4);
+            assert!(secret.len() > group.key_len() - 4);
             assert_eq!(Group::from_id(u64::from(group.id())), Some(group));
         }
     }
@@ -343,13 +343,13 @@ mod tests {
                 assert_eq!(check(&less(n)), Err(Error::WeakPublicKey), "p - {n}");
             }
             assert_eq!(check(&less(1 << 24)), Ok(()));
-            let mut one = vec![0; group.len()];
+            let mut one = vec![0; group.key_len()];
             one[0] = 1;
             assert_eq!(check(&one), Err(Error::WeakPublicKey), "one bit");
             assert_eq!(check(&[0x7f; 40]), Ok(()), "39 zeros");
             assert_eq!(check(&[0xff; 40]), Err(Error::WeakPublicKey), "no zero");
             assert_eq!(
-                check(&vec![0x55; group.len() + 1]),
+                check(&vec![0x55; group.key_len() + 1]),
                 Err(Error::WeakPublicKey)
             );
             let mut padded = vec![0; 5];
