@@ -150,12 +150,20 @@ impl Nemesis {
             let step = self.plan[n].clone();
             if begins {
                 let whom = self.begin(field, n, &step.fault);
-                let line = format!("{:7.3} s: {}{whom}", started.elapsed().as_secs_f64(), step.fault);
+                let line = format!(
+                    "{:7.3} s: {}{whom}",
+                    started.elapsed().as_secs_f64(),
+                    step.fault
+                );
                 self.log.push(line);
                 *self.counts.entry(step.fault.kind()).or_default() += 1;
             } else {
                 self.end(field, n, &step.fault);
-                let line = format!("{:7.3} s: over: {}", started.elapsed().as_secs_f64(), step.fault);
+                let line = format!(
+                    "{:7.3} s: over: {}",
+                    started.elapsed().as_secs_f64(),
+                    step.fault
+                );
                 self.log.push(line);
             }
         }
@@ -361,9 +369,10 @@ impl Nemesis {
     /// Those of them that nothing else befalls.
     fn free(&self, n: usize, mut ids: Vec<String>) -> Vec<String> {
         let process = |fault: &Fault| fault.is_of_processes();
-        let busy = self.under_way.iter().filter(|(other, _)| {
-            **other != n && process(&self.plan[**other].fault)
-        });
+        let busy = self
+            .under_way
+            .iter()
+            .filter(|(other, _)| **other != n && process(&self.plan[**other].fault));
         let busy: Vec<&String> = busy.flat_map(|(_, ids)| ids).collect();
         ids.retain(|id| !busy.contains(&id));
         ids
@@ -407,7 +416,9 @@ fn pairs(field: &Field, ids: &[String]) -> Vec<(Host, Host)> {
     let all: Vec<Host> = named.iter().chain(&others).cloned().collect();
     let of = |one: &Host| {
         let others = all.iter().filter(|other| other.name() != one.name());
-        others.map(|other| (one.clone(), other.clone())).collect::<Vec<_>>()
+        others
+            .map(|other| (one.clone(), other.clone()))
+            .collect::<Vec<_>>()
     };
     named.iter().flat_map(of).collect()
 }
@@ -439,7 +450,11 @@ fn of_network(dice: &mut Dice, origins: usize, edges: usize) -> Fault {
     let half = |dice: &mut Dice, origins_there: usize| -> Vec<Who> {
         let mut numbers: Vec<usize> = (0..origins).collect();
         dice.shuffle(&mut numbers);
-        let mut side: Vec<Who> = numbers[..origins_there].iter().copied().map(Who::Origin).collect();
+        let mut side: Vec<Who> = numbers[..origins_there]
+            .iter()
+            .copied()
+            .map(Who::Origin)
+            .collect();
         side.extend((0..edges).filter(|_| dice.percent(40)).map(Who::Edge));
         side
     };
@@ -510,7 +525,11 @@ impl fmt::Display for Fault {
                     "all links".to_owned()
                 };
                 let percent = rule.loss * 100.0;
-                write!(f, "{who}: {:?} +{:?}, {percent} % lost", rule.delay, rule.jitter)
+                write!(
+                    f,
+                    "{who}: {:?} +{:?}, {percent} % lost",
+                    rule.delay, rule.jitter
+                )
             }
             _ => write!(f, "{self:?}"),
         }

@@ -136,7 +136,11 @@ impl Run {
         };
         let set_up = started.elapsed();
         let asked = runtime.block_on(run.go(crowd, time));
-        println!("{}: set up in {set_up:?}, altogether {:?}", run.title, started.elapsed());
+        println!(
+            "{}: set up in {set_up:?}, altogether {:?}",
+            run.title,
+            started.elapsed()
+        );
         asked
     }
 
@@ -244,13 +248,19 @@ impl Run {
         let started = Instant::now();
         let agreed = tokio::task::block_in_place(|| {
             until_some("digests", LEVEL * 2, || {
-                let words: Vec<Option<Word>> =
-                    self.field.origins.iter().map(|origin| origin.word()).collect();
+                let words: Vec<Option<Word>> = self
+                    .field
+                    .origins
+                    .iter()
+                    .map(|origin| origin.word())
+                    .collect();
                 let first = words.first().cloned().flatten();
                 let same = |word: &Option<Word>| {
-                    word.as_ref().zip(first.as_ref()).is_some_and(|(word, first)| {
-                        (word.applied, &word.digest) == (first.applied, &first.digest)
-                    })
+                    word.as_ref()
+                        .zip(first.as_ref())
+                        .is_some_and(|(word, first)| {
+                            (word.applied, &word.digest) == (first.applied, &first.digest)
+                        })
                 };
                 if words.iter().all(same) {
                     return Some(Ok(first));

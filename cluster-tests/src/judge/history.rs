@@ -149,7 +149,7 @@ pub enum Answer {
         /// The version.
         version: u32,
         /// What was refused, by its place in `ops`, with what the slot holds.
-        #[serde(default)]
+        #[serde(default, with = "rows")]
         refused: BTreeMap<usize, Option<String>>,
     },
     /// Send, Unlock, Release: done.
@@ -165,6 +165,25 @@ pub enum Answer {
     Unavailable,
     /// It may have happened, or may yet.
     Undecided,
+}
+
+/// A table as its rows. The keys of a JSON object are text, and what has a tag is not read
+/// as something else again.
+mod rows {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type Table = BTreeMap<usize, Option<String>>;
+
+    pub(super) fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
+        table.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Table, D::Error> {
+        let rows = Vec::<(usize, Option<String>)>::deserialize(from)?;
+        Ok(rows.into_iter().collect())
+    }
 }
 
 /// One event of a message.

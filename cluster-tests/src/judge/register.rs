@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use porcupine_rs::{CheckResult, Model, Operation, check_operations_timeout};
 
 use super::account::{Account, Fate, Request, SlotAccount};
-use super::history::{Answer, Ask, Object};
+use super::history::{Answer, Ask, Object, Op};
 use super::verdict::{Verdict, Violation};
 use super::{SEARCH_TIME, WINDOW_OPS};
 
@@ -106,6 +106,8 @@ fn collect(
 ) {
     let by = request.connection;
     let base = match &request.what {
+        // A clear is made whatever was seen, and so is what its batch writes after it.
+        Ask::Write { ops, .. } if ops.contains(&Op::Clear) => None,
         Ask::Write { base, .. } => *base,
         Ask::Use | Ask::Release | Ask::Send { .. } | Ask::Lock { .. } | Ask::Unlock => None,
     };

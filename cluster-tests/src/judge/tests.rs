@@ -352,6 +352,15 @@ fn the_first_writer_wins() {
 }
 
 #[test]
+fn a_clear_needs_not_to_have_seen_anything() {
+    let mut story = Story::of(2);
+    story.write(0, 1, &[set("a", "x")], written(2));
+    story.write(1, 1, &[Op::Clear, set("b", "y")], written(3));
+    story.subscribe(0, 3, &[("b", "y")]);
+    story.holds();
+}
+
+#[test]
 fn two_writes_of_a_slot_have_two_versions() {
     let mut story = Story::of(2);
     story.write(0, 1, &[set("a", "1")], written(2));
@@ -480,6 +489,9 @@ fn a_history_that_does_not_hold_is_kept_and_judged_again() {
     let ask = connection.ask(&chat(), Ask::Use);
     let slots = slots(&[("a", "1")]);
     connection.answer(ask, Answer::Used { version: 1, slots });
+    let ops = vec![set("a", "2")];
+    let ask = connection.ask(&chat(), Ask::Write { base: None, ops });
+    connection.answer(ask, refused(1, Some("1")));
     connection.seen(&chat(), 1, vec![news("b", "2"), Event::Clear]);
     connection.close();
     let history = recorder.history();

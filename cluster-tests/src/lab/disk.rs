@@ -55,15 +55,20 @@ impl Disk {
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         let options = format!("size={MEMORY_MIB}m");
         let options = std::ffi::CString::new(options).expect("no zero in it");
-        mount("tmpfs", folder.path(), "tmpfs", flags, Some(options.as_c_str())).unwrap_or_else(
-            |error| {
-                panic!(
-                    "a disk in memory cannot be mounted at {}: {error}; run the test as root or \
+        mount(
+            "tmpfs",
+            folder.path(),
+            "tmpfs",
+            flags,
+            Some(options.as_c_str()),
+        )
+        .unwrap_or_else(|error| {
+            panic!(
+                "a disk in memory cannot be mounted at {}: {error}; run the test as root or \
                      with cluster-tests/netlab/rootless",
-                    folder.path().display()
-                )
-            },
-        );
+                folder.path().display()
+            )
+        });
         let kind = Kind::Memory;
         Self { folder, kind }
     }
@@ -189,7 +194,11 @@ impl Group {
 /// `major:minor` of the whole device that a folder is on: rules do not name partitions.
 fn device_of(folder: &Path) -> Option<String> {
     let device = fs::metadata(folder).ok()?.dev();
-    let name = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let name = format!(
+        "{}:{}",
+        rustix::fs::major(device),
+        rustix::fs::minor(device)
+    );
     let known = PathBuf::from(format!("/sys/dev/block/{name}"));
     if !known.exists() {
         return None;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use amf::Value;
 use client::{
@@ -47,6 +47,8 @@ struct Seat {
     /// answer; until then the object is not what it is at any version.
     open: Option<String>,
     held: Vec<Event>,
+    /// All that was told of slots.
+    slots: Slots,
     version: u32,
     /// The version that was written down last.
     noted: u32,
@@ -98,6 +100,7 @@ impl Facade {
                 used,
                 open: None,
                 held: Vec::new(),
+                slots: Slots::new(),
                 version: 0,
                 noted: 0,
             };
@@ -163,7 +166,13 @@ impl Facade {
         let path = format!("{name}.data.{slot}");
         let value = value.map_or(Value::Null, |value| value.as_str().into());
         let outcome = timeout(PATIENCE, self.mc.set_so_value(&path, value)).await;
-        let answer = match outcome.ok()? {
+        let outcome = outcome.ok()?;
+        // Of what is made or refused the facade is told by a sync event as well.
+        let told = matches!(
+            outcome,
+            Ok(SoOutcome::Success { .. } | SoOutcome::Reject { .. })
+        );
+        let answer = match outcome {
             Ok(SoOutcome::Success { version }) => Answer::Written {
                 version,
                 refused: BTreeMap::new(),
@@ -171,14 +180,37 @@ impl Facade {
             Ok(outcome) => other(&outcome),
             Err(_) => Answer::Undecided,
         };
-        // Of what is made or refused the facade is told with a sync event as well.
-        if !matches!(answer, Answer::Written { .. })
-            && let Some(seat) = lock(&self.desk).seats.get_mut(name)
-        {
-            seat.open = None;
-        }
         pen.answer(ask, answer.clone());
+        let started = Instant::now();
+        while !self.is_settled(name, told).await {
+            if started.elapsed() > PATIENCE {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         Some(answer)
+    }
+
+    /// Whether what was told until a write was answered has been heard. What comes by
+    /// another way than the answer may come later.
+    async fn is_settled(&self, name: &str, told: bool) -> bool {
+        let data = self.mc.so_data(name).await.ok();
+        let mut desk = lock(&self.desk);
+        let Some(seat) = desk.seats.get_mut(name) else {
+            return true;
+        };
+        let heard = data.is_some_and(|data| {
+            let same = || {
+                let slots = data.slots.iter();
+                let slots = slots.map(|(slot, value)| (slot.clone(), text(value)));
+                slots.collect::<Slots>() == seat.slots
+            };
+            seat.version > data.version || seat.version == data.version && same()
+        });
+        if !told && heard {
+            seat.close();
+        }
+        seat.open.is_none()
     }
 
     async fn send(&self, name: &str, id: String) -> Option<Answer> {
@@ -210,7 +242,11 @@ impl Facade {
     pub async fn slots(&self, name: &str) -> Option<Slots> {
         let data = self.mc.so_data(name).await.ok()?;
         let slots = data.slots.iter();
-        Some(slots.map(|(slot, value)| (slot.clone(), text(value))).collect())
+        Some(
+            slots
+                .map(|(slot, value)| (slot.clone(), text(value)))
+                .collect(),
+        )
     }
 
     /// Leaves.
@@ -267,12 +303,26 @@ impl Seat {
                 let value = change.value.as_ref().map(text)?;
                 Some((change.name.clone(), value))
             });
-            let (version, slots) = (event.version, slots.collect());
+            let (version, slots): (_, Slots) = (event.version, slots.collect());
             self.noted = version;
+            self.slots = slots;
+            let slots = self.slots.clone();
             self.pen.answer(used, Answer::Used { version, slots });
             return;
         }
-        self.held.extend(event.list.iter().map(told));
+        for event in event.list.iter().map(told) {
+            match &event {
+                Event::Clear => self.slots.clear(),
+                Event::Set { slot, value, .. } => {
+                    self.slots.insert(slot.clone(), value.clone());
+                }
+                Event::Remove { slot } => {
+                    self.slots.remove(slot);
+                }
+                Event::Send { .. } => {}
+            }
+            self.held.push(event);
+        }
         let answers = |change: &Change| {
             let code = matches!(
                 change.code,
@@ -280,14 +330,17 @@ impl Seat {
             );
             code && self.open.as_ref() == Some(&change.name)
         };
-        if event.list.iter().any(answers) {
-            self.open = None;
+        if self.open.is_none() || event.list.iter().any(answers) {
+            self.close();
         }
-        if self.open.is_none() {
-            let held = std::mem::take(&mut self.held);
-            self.noted = self.version;
-            self.pen.seen(&self.object, self.version, held);
-        }
+    }
+
+    /// No write is under way: the object is what it is at this version.
+    fn close(&mut self) {
+        self.open = None;
+        let held = std::mem::take(&mut self.held);
+        self.noted = self.version;
+        self.pen.seen(&self.object, self.version, held);
     }
 }
 

@@ -126,7 +126,9 @@ impl Field {
                 .collect()
         };
         let (origin_hosts, edge_hosts) = (named("origin", origins), named("edge", edges));
-        let here = lab.here().unwrap_or_else(|error| panic!("no way in: {error}"));
+        let here = lab
+            .here()
+            .unwrap_or_else(|error| panic!("no way in: {error}"));
         let at = |host: &Host, port: u16| SocketAddr::from((host.addr(), port));
         let known: Vec<String> = origin_hosts
             .iter()

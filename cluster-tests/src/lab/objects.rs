@@ -192,7 +192,6 @@ impl Member {
             ..Desk::default()
         }));
         let reader = Reader {
-            client,
             desk: Arc::clone(&desk),
             pen: pen.clone(),
             object: object.clone(),
@@ -338,14 +337,17 @@ impl Member {
             if let Ok(answer) = tokio::time::timeout(look, &mut answer).await {
                 return answer.unwrap_or(Answer::Undecided);
             }
-            let seems = lock(&self.desk)
-                .asked
-                .as_ref()
-                .is_some_and(|asked| asked.seeming.is_some());
-            if seems && fenced.is_none_or(|at| at.elapsed() > AGAIN) {
+            let seems = {
+                let desk = lock(&self.desk);
+                let asked = desk.asked.as_ref().filter(|asked| asked.seeming.is_some());
+                asked.map(|asked| asked.number)
+            };
+            if let Some(number) = seems
+                && fenced.is_none_or(|at| at.elapsed() > AGAIN)
+            {
                 fenced = Some(Instant::now());
                 // The connection may have ended, which is told otherwise.
-                let _ = self.so.send(FENCE, [f64::from(self.client).into()]).await;
+                let _ = self.so.send(FENCE, [fence(number)]).await;
             }
         }
         panic!(
@@ -478,8 +480,12 @@ pub fn with_exact_versions(mut history: History) -> History {
     history
 }
 
+/// What tells the fence of one request from all others.
+fn fence(number: u64) -> Value {
+    format!("fence {number}").as_str().into()
+}
+
 struct Reader {
-    client: u32,
     desk: Arc<Mutex<Desk>>,
     pen: Connection,
     object: Object,
@@ -535,8 +541,11 @@ impl Reader {
                 desk.asked = Some(asked);
             }
             ObjectEvent::Message { handler, args } if handler == FENCE => {
-                let own = args.first().and_then(Value::as_f64) == Some(self.client.into());
-                if own && let Some(asked) = desk.asked.take_if(|asked| asked.seeming.is_some()) {
+                // One for an earlier request may come back late.
+                let own = |asked: &mut Asked| {
+                    asked.seeming.is_some() && args.first() == Some(&fence(asked.number))
+                };
+                if let Some(asked) = desk.asked.take_if(own) {
                     let answer = asked.seeming.clone().unwrap_or(Answer::Undecided);
                     self.answer(desk, asked, answer);
                 }

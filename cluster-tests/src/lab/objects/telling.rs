@@ -15,13 +15,18 @@ pub(super) fn told(change: &Change, asked: Option<&Asked>) -> Event {
         ops.iter().rev().find(|op| slot_of(op) == Some(&*slot))
     });
     let seemed = asked.is_some_and(|asked| asked.seeming.is_some());
+    // A clear that was not made: what it would have taken away is told again.
+    let restored = asked.is_some_and(|asked| {
+        let clears = matches!(&asked.what, Ask::Write { ops, .. } if ops.contains(&Op::Clear));
+        clears && asked.status.is_some()
+    });
     let why = match change.code {
         SyncCode::Clear => return Event::Clear,
         SyncCode::Delete => return Event::Remove { slot },
         SyncCode::Success => Why::Accepted,
         SyncCode::Reject => Why::Refused,
         // It seemed to be refused, and now it is.
-        SyncCode::Change if seemed && wanted.is_some() => Why::Refused,
+        SyncCode::Change if seemed && wanted.is_some() || restored => Why::Refused,
         SyncCode::Change => Why::Changed,
     };
     // Our own writes that are under way show in the object before they are made.
@@ -66,9 +71,11 @@ pub(super) fn is_about(asked: &Ask, sync: &SyncEvent) -> About {
         let mut list = sync.list.iter();
         list.any(|change| change.code == code && slot_of(op).unwrap_or_default() == change.name)
     };
+    let sets = ops.iter().any(|op| matches!(op, Op::Set { .. }));
     let answers = |op: &Op| match op {
         Op::Set { .. } => of(op, SyncCode::Success),
-        Op::Clear => of(op, SyncCode::Clear),
+        // Another may clear the object just now. What is set after a clear is always made.
+        Op::Clear => !sets && of(op, SyncCode::Clear),
         Op::Remove { .. } => false,
     };
     if ops.iter().any(answers) {
