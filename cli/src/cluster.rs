@@ -77,11 +77,16 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
     let work = async {
         match command {
             Command::Status(at) => {
-                let status = client(&at.origin)?.status(StatusRequest {}).await?;
+                let status = client(&at.origin)?
+                    .status(StatusRequest { digest: true })
+                    .await?;
                 Ok(table(status.get_ref()))
             }
             Command::Add { at, new } => {
-                let newcomer = client(new)?.status(StatusRequest {}).await?.into_inner();
+                let newcomer = client(new)?
+                    .status(StatusRequest::default())
+                    .await?
+                    .into_inner();
                 let request = AddRequest {
                     node: 0,
                     address: new.to_string(),

@@ -413,7 +413,7 @@ fn wrong(invalid: node::config::Invalid) -> BuildError {
 
 /// Whether there is nobody to hand the lead to.
 async fn lead_is_lonely(desk: &Desk) -> bool {
-    match desk.status().await {
+    match desk.status(false).await {
         Ok(status) => status.members.iter().filter(|member| member.voter).count() < 2,
         Err(_) => true,
     }

@@ -34,6 +34,8 @@ async fn what_is_proposed_at_a_follower_is_decided_and_told() {
     assert_eq!(other.ask(1, Request::Register).await, Answer::Done);
     assert_eq!(other.ask(2, claim("a", 1)).await, Answer::Contending);
     cluster.agree().await;
+    // The state is looked through for nobody who did not ask for it.
+    assert_eq!(cluster.plain_status(leader).await.digest, "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -39,7 +39,11 @@ pub(crate) enum Input {
     /// An edge's stream has ended.
     Detach { attach: AttachId },
     /// Somebody asks how the member stands.
-    Status(oneshot::Sender<v1::ClusterStatus>),
+    Status {
+        /// A walk through the state is wanted as well.
+        digest: bool,
+        answer: oneshot::Sender<v1::ClusterStatus>,
+    },
     /// Somebody changes the cluster.
     Change {
         change: Change,
@@ -159,8 +163,8 @@ impl Desk {
         inputs.send(input).await.map_err(|_| gone())
     }
 
-    /// How the member stands.
-    pub(crate) async fn status(&self) -> Result<v1::ClusterStatus, Status> {
+    /// How the member stands, with a digest of its state if that is wanted.
+    pub(crate) async fn status(&self, digest: bool) -> Result<v1::ClusterStatus, Status> {
         let mut status = v1::ClusterStatus {
             name: self.0.name.clone(),
             cluster: self.0.cluster,
@@ -184,7 +188,7 @@ impl Desk {
             Stage::Running { stamp, inputs, .. } => {
                 let (answer, told) = oneshot::channel();
                 inputs
-                    .send(Input::Status(answer))
+                    .send(Input::Status { digest, answer })
                     .await
                     .map_err(|_| gone())?;
                 let said = told.await.map_err(|_| gone())?;

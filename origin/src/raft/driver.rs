@@ -182,8 +182,12 @@ impl Driver {
                     self.member.handle_detach(attach);
                 }
             }
-            Input::Status(answer) => {
-                let _ = answer.send(self.status());
+            Input::Status { digest, answer } => {
+                let mut status = self.status();
+                if digest {
+                    status.digest = format!("{:032x}", self.member.digest());
+                }
+                let _ = answer.send(status);
             }
             Input::Change { change, answer } => self.change(change, answer),
             Input::Leave => self.member.start_leaving(),
@@ -367,7 +371,6 @@ impl Driver {
             committed: status.log.commit.0,
             applied: status.log.applied.0,
             members,
-            digest: format!("{:032x}", status.digest),
             ..v1::ClusterStatus::default()
         }
     }

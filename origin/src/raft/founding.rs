@@ -27,8 +27,9 @@ use super::desk::{Desk, Stage};
 use super::{Error, record};
 use crate::log::Log;
 
-/// How often others are asked.
-const AGAIN: Duration = Duration::from_millis(200);
+/// How long after an answer others are asked again: as long as something comes of it, and at
+/// most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -67,10 +68,14 @@ pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Re
     };
     blank(String::new());
     let mut said = String::new();
-    // The same reason again and again is said once.
+    let mut again = AGAIN.0;
+    // The same reason again and again is said once, and asked after less often.
     let mut say = |why: Why| {
         let text = why.to_string();
-        if said != text {
+        if said == text {
+            again = (again * 2).min(AGAIN.1);
+        } else {
+            again = AGAIN.0;
             match why {
                 Why::NotYet(_) => tracing::info!(why = text, "waiting for the cluster"),
                 Why::Never(_) => tracing::error!(why = text, "no cluster comes about like this"),
@@ -78,16 +83,17 @@ pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Re
             blank(text.clone());
             said = text;
         }
+        again
     };
     loop {
         let others = ask(ways, me, desk).await;
-        if let Some((address, status)) = others.cluster() {
+        let pause = if let Some((address, status)) = others.cluster() {
             match belong(status, address, log, desk).await {
                 Ok(()) => return Ok(Restored::default()),
                 Err(why) => say(Why::NotYet(why)),
             }
         } else if !ways.join.is_empty() {
-            say(Why::NotYet("no cluster to join answers".into()));
+            say(Why::NotYet("no cluster to join answers".into()))
         } else {
             match others.founders(ways, me, stamp, desk) {
                 Ok(founders) => {
@@ -99,8 +105,8 @@ pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Re
                 }
                 Err(why) => say(why),
             }
-        }
-        tokio::time::sleep(AGAIN).await;
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -170,7 +176,7 @@ async fn ask(ways: &Ways, me: NodeId, desk: &Desk) -> Others {
 async fn status(address: &Address, desk: &Desk) -> Option<ClusterStatus> {
     let channel = desk.dial().channel(address).ok()?;
     let mut client = ClusterClient::new(channel);
-    let answer = tokio::time::timeout(ANSWER, client.status(StatusRequest {})).await;
+    let answer = tokio::time::timeout(ANSWER, client.status(StatusRequest::default())).await;
     Some(answer.ok()?.ok()?.into_inner())
 }
 

@@ -68,8 +68,12 @@ fn node(number: u64, field: &str) -> Result<NodeId, Status> {
 
 #[tonic::async_trait]
 impl Cluster for Service {
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<ClusterStatus>, Status> {
-        self.desk.status().await.map(Response::new)
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<ClusterStatus>, Status> {
+        let StatusRequest { digest } = request.into_inner();
+        self.desk.status(digest).await.map(Response::new)
     }
 
     async fn add(&self, request: Request<AddRequest>) -> Result<Response<AddReply>, Status> {

@@ -88,7 +88,7 @@ impl Cluster {
         within(async {
             loop {
                 let mut client = ClusterClient::new(self.channel(index));
-                if let Ok(status) = client.status(StatusRequest {}).await
+                if let Ok(status) = client.status(StatusRequest::default()).await
                     && status.get_ref().waiting.contains(why)
                 {
                     return;
@@ -169,8 +169,16 @@ impl Cluster {
     pub(crate) async fn status(&self, index: usize) -> Option<ClusterStatus> {
         self.running[index].as_ref()?;
         let mut client = ClusterClient::new(self.channel(index));
-        let status = client.status(StatusRequest {}).await.ok()?.into_inner();
+        let request = StatusRequest { digest: true };
+        let status = client.status(request).await.ok()?.into_inner();
         (!status.blank).then_some(status)
+    }
+
+    /// What is told to those who do not ask for a digest.
+    pub(crate) async fn plain_status(&self, index: usize) -> ClusterStatus {
+        let mut client = ClusterClient::new(self.channel(index));
+        let request = StatusRequest::default();
+        within(client.status(request)).await.unwrap().into_inner()
     }
 
     async fn statuses(&self) -> Vec<Option<ClusterStatus>> {

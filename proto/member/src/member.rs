@@ -46,6 +46,8 @@ pub struct Member {
     sending: BTreeMap<NodeId, Instant>,
     leads: bool,
     next_contacts: Instant,
+    /// The newest that was asked for, and of which state.
+    digest: Option<(LogIndex, u128)>,
     /// Names that are no member's any more, and of which the ledger was not told.
     gone: BTreeSet<OriginId>,
     leaving: bool,
@@ -96,6 +98,7 @@ impl Member {
             sending: BTreeMap::new(),
             leads: false,
             next_contacts: now + setup.contacts_every,
+            digest: None,
             gone: BTreeSet::new(),
             leaving: false,
             disowned: false,
@@ -311,10 +314,24 @@ impl Member {
     pub fn status(&self) -> Status {
         Status {
             log: self.node.status(),
-            digest: self.ledger.digest(),
             waiting: self.waiting.len(),
             leaving: self.leaving,
             disowned: self.disowned,
+        }
+    }
+
+    /// A hash of the state as of `status().log.applied`: equal on all members that have
+    /// applied the same. It is a walk through the state, once for every entry after which it
+    /// is asked for.
+    pub fn digest(&mut self) -> u128 {
+        let at = self.ledger.applied();
+        match self.digest {
+            Some((of, digest)) if of == at => digest,
+            Some(_) | None => {
+                let digest = self.ledger.digest();
+                self.digest = Some((at, digest));
+                digest
+            }
         }
     }
 

@@ -186,9 +186,6 @@ pub enum Output {
 pub struct Status {
     /// The log.
     pub log: consensus::Status,
-    /// A hash of the state as of `log.applied`: equal on all members that have applied the
-    /// same. Asking for it costs a walk through the state.
-    pub digest: u128,
     /// Commands that wait to be proposed.
     pub waiting: usize,
     /// Whether the member leaves.

@@ -17,7 +17,7 @@ use model::{
     AppInstance, AppName, Epoch, InstanceName, ObjectKey, ObjectKind, ObjectName, OriginId, Policy,
     SlotName, SlotOp, SlotValue, StreamKey, StreamName, Version, VhostName,
 };
-use selvage_member::{Error, Restored};
+use selvage_member::{Error, Member, Restored};
 
 fn key() -> ObjectKey {
     ObjectKey {
@@ -64,9 +64,9 @@ fn agree(cluster: &mut Cluster, members: &[u64]) {
         let applied = |one: &u64| cluster.member(*one).ledger().applied() == newest;
         members.iter().all(applied)
     });
-    let digest = cluster.member(members[0]).status().digest;
+    let digest = cluster.change(members[0], Member::digest);
     for one in members {
-        assert_eq!(cluster.member(*one).status().digest, digest);
+        assert_eq!(cluster.change(*one, Member::digest), digest);
     }
 }
 
@@ -426,7 +426,7 @@ fn a_state_that_gets_stuck_on_its_way_is_sent_anew() {
 fn who_leaves_hands_over_the_lead_and_says_so_to_its_edges() {
     let (mut cluster, leader) = Cluster::elected(3);
     cluster.edge(7, "edge-0", leader);
-    cluster.change(leader, selvage_member::Member::start_leaving);
+    cluster.change(leader, Member::start_leaving);
     assert!(cluster.told[&7].contains(&ToEdge::Leaving));
     cluster.until("another leader", |cluster| {
         cluster.leader().is_some_and(|one| one != leader)
