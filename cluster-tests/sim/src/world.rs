@@ -37,6 +37,9 @@ const QUIET_WITHIN: Duration = Duration::from_secs(60);
 /// Between two faults, at most.
 const FAULTS_EVERY: Duration = Duration::from_millis(1500);
 
+/// Steps that may happen at one moment: what was waiting for a stopped process, and more.
+const STILL_MAX: u32 = 100_000;
+
 /// The world of one seed.
 pub struct World {
     options: Options,
@@ -69,6 +72,8 @@ pub struct World {
     changed: Duration,
     /// A state is saved after so many entries, and so many are kept beside it.
     saves: (u64, u64),
+    /// Steps since time went on.
+    still: u32,
 }
 
 struct Origin {
@@ -270,6 +275,7 @@ impl World {
             grants: BTreeMap::new(),
             changed: Duration::ZERO,
             saves,
+            still: 0,
         };
         for place in 0..options.origins {
             world.start_origin(place);
@@ -450,6 +456,20 @@ impl World {
 
     /// The next thing happens.
     fn step(&mut self) -> Outcome {
+        let before = self.now;
+        self.next()?;
+        self.still = if self.now == before {
+            self.still + 1
+        } else {
+            0
+        };
+        if self.still > STILL_MAX {
+            return Err("time stands still: something is due again and again".into());
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Outcome {
         let event = self.agenda.keys().next().map(|(at, _)| *at);
         let mut due: Option<(Duration, Host)> = None;
         for (place, origin) in self.origins.iter().enumerate() {
