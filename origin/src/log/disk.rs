@@ -104,7 +104,8 @@ impl Folder {
             let file = path.display().to_string();
             move |source| Error::io(what, file, source)
         };
-        std::fs::create_dir_all(path).map_err(failed("make the folder"))?;
+        make(path, &mut |folder| File::open(folder)?.sync_all())
+            .map_err(failed("make the folder"))?;
         let dir = File::open(path).map_err(failed("open the folder"))?;
         let lock = OpenOptions::new()
             .create(true)
@@ -126,6 +127,32 @@ impl Folder {
             dir,
             _lock: lock,
         })
+    }
+}
+
+/// Makes a folder and those above it that are not there. `sync` makes the name of each durable
+/// in the folder above it, before the next is made: a log in a folder without a durable name
+/// is lost with the name.
+fn make(path: &Path, sync: &mut dyn FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    // A path of one part lies in the present folder.
+    let above = match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return Ok(()),
+    };
+    if path.is_dir() {
+        // A process that made it may have ended before it synced. What belongs to somebody
+        // else, and cannot be synced by us, we did not make.
+        return match sync(above) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        };
+    }
+    make(above, sync)?;
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        // Whoever made it at the same time may not have synced it yet.
+        Ok(()) | Err(_) => sync(above),
     }
 }
 
@@ -183,5 +210,35 @@ impl DiskFile for File {
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_folder_that_is_made_is_synced_into_the_one_above_it() {
+        let place = std::env::temp_dir().join(format!("selvage-folders-{}", std::process::id()));
+        let top = &place.join("top");
+        std::fs::create_dir_all(top).unwrap();
+        let mut synced = Vec::new();
+        let mut sync = |folder: &Path| {
+            synced.push(folder.to_owned());
+            Ok(())
+        };
+        make(&top.join("a/b/c"), &mut sync).unwrap();
+        make(&top.join("a/b/c"), &mut sync).unwrap();
+        make(&top.join("a/d"), &mut sync).unwrap();
+        let [of_a, of_b, of_c] = ["", "a", "a/b"].map(|below| top.join(below));
+        let first = [place.clone(), of_a.clone(), of_b.clone(), of_c.clone()];
+        assert_eq!(synced[..4], first);
+        assert_eq!(synced[4..], [of_c, of_a, of_b], "found, found and made");
+        assert!(top.join("a/b/c").is_dir() && top.join("a/d").is_dir());
+        drop(Folder::open(&top.join("e/f")).unwrap());
+        std::fs::write(top.join("file"), "").unwrap();
+        assert!(Folder::open(&top.join("file")).is_err());
+        assert!(Folder::open(&top.join("file/below")).is_err());
+        std::fs::remove_dir_all(place).unwrap();
     }
 }
