@@ -457,7 +457,13 @@ impl Log {
     fn write(&mut self, records: &[Record]) -> Result<(), Error> {
         self.check()?;
         self.buffer.clear();
-        frame::write(self.place(), self.sequence, records, &mut self.buffer);
+        frame::write(
+            self.place(),
+            self.sequence,
+            records,
+            self.len,
+            &mut self.buffer,
+        );
         let name = self.name();
         let written = write_all(self.file.as_mut(), &self.buffer)
             .map_err(|source| Error::io("write", &name, source))
@@ -526,7 +532,8 @@ fn create_segment(
     let mut bytes = place.head();
     let mut records = vec![Record::Begin { index, term }];
     records.extend(hard_state.map(Record::HardState));
-    frame::write(place, 0, &records, &mut bytes);
+    let at = bytes.len() as u64;
+    frame::write(place, 0, &records, at, &mut bytes);
     let name = segment_name(place.number);
     let failed = |source| Error::io("create", &name, source);
     let mut file = disk.create(&name).map_err(failed)?;

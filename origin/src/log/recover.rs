@@ -129,7 +129,9 @@ fn unborn_bytes() -> usize {
         instance: 0,
     };
     let mut bytes = place.head();
-    frame::write(place, 0, &[Record::Begin { index: 0, term: 0 }], &mut bytes);
+    let at = bytes.len() as u64;
+    let records = [Record::Begin { index: 0, term: 0 }];
+    frame::write(place, 0, &records, at, &mut bytes);
     bytes.len()
 }
 
