@@ -5,13 +5,9 @@ use rtmfp::option::Opt;
 use rtmfp::packet::{Packet, PacketWriter};
 use selvage_rtmfp as rtmfp;
 
-fn hex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
-    let (pairs, _) = text.as_bytes().as_chunks::<2>();
-    pairs
-        .iter()
-        .map(|[a, b]| digit(*a) << 4 | digit(*b))
-        .collect()
+fn hex(text: &str) -> Result<Vec<u8>, std::num::ParseIntError> {
+    let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
+    pairs.map(|pair| u8::from_str_radix(pair, 16)).collect()
 }
 
 fn name(chunk: &Chunk<'_>) -> &'static str {
@@ -25,7 +21,7 @@ fn name(chunk: &Chunk<'_>) -> &'static str {
         kind::USER_DATA => "UserData",
         kind::NEXT_USER_DATA => "NextUserData",
         kind::ACK_RANGES => "AckRanges",
-        other => panic!("a chunk of type {other:#x}"),
+        _ => "another",
     }
 }
 
@@ -35,7 +31,7 @@ fn captured_packets_are_read_and_written_again() {
     let mut count = 0;
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let (expected, wire) = line.split_once(' ').unwrap();
-        let wire = hex(wire);
+        let wire = hex(wire).unwrap();
         let packet = Packet::parse(&wire).unwrap();
         let mut chunks = packet.chunks();
         let all: Vec<_> = chunks.by_ref().collect();
@@ -69,7 +65,7 @@ fn captured_flows_name_their_metadata_and_association() {
         .lines()
         .filter(|line| line.starts_with("UserData(263)"))
     {
-        let wire = hex(line.split_once(' ').unwrap().1);
+        let wire = hex(line.split_once(' ').unwrap().1).unwrap();
         let packet = Packet::parse(&wire).unwrap();
         for chunk in packet.chunks() {
             if let Chunk::UserData(data) = chunk {

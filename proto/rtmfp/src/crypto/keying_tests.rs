@@ -3,12 +3,9 @@ use crate::crypto::Suite;
 use crate::crypto::identity::Discriminator;
 
 fn hex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).unwrap() as u8;
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    assert!(rest.is_empty());
+    let pairs = (0..text.len()).step_by(2).map(|at| &text[at..at + 2]);
     pairs
-        .iter()
-        .map(|[a, b]| digit(*a) << 4 | digit(*b))
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
         .collect()
 }
 

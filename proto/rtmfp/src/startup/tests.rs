@@ -239,9 +239,11 @@ fn a_cookie_is_changed_once() {
     let answer_hello = hello_answer(&hello, ix, &server, &cookies, now);
     take_hello(&mut opening, there, &answer_hello, &client, now).unwrap();
     let cookie_in = |datagram: &[u8]| {
-        read(datagram, |_, chunk| match chunk {
-            Chunk::InitiatorKeying(request) => request.cookie.to_vec(),
-            other => panic!("{other:?}"),
+        read(datagram, |_, chunk| {
+            let Chunk::InitiatorKeying(request) = chunk else {
+                panic!("{chunk:?}");
+            };
+            request.cookie.to_vec()
         })
     };
     let old = cookie_in(&sends(&mut opening, &client, now)[0].1);
