@@ -26,6 +26,8 @@
 mod clock;
 mod config;
 mod event;
+#[doc(hidden)]
+pub mod fuzzing;
 mod incoming;
 mod mobility;
 mod reassembly;
@@ -154,9 +156,9 @@ pub struct Session {
     congestion: Congestion,
     outstanding: Outstanding,
     /// By number.
-    sends: Vec<Box<Send>>,
+    sends: Vec<Send>,
     /// By number.
-    receives: Vec<Box<Receive>>,
+    receives: Vec<Receive>,
     ended_receives: usize,
     received_bytes: usize,
     next_flow: u64,
@@ -267,7 +269,7 @@ impl Session {
         }
         let id = SendId(self.next_flow);
         self.next_flow += 1;
-        self.sends.push(Box::new(Send::new(id, metadata, options)));
+        self.sends.push(Send::new(id, metadata, options));
         Ok(id)
     }
 
@@ -302,7 +304,7 @@ impl Session {
         };
         if is_full(send) {
             send.expire(now, |message| {
-                events.push_back(Event::Late { flow, message })
+                events.push_back(Event::Late { flow, message });
             });
             if is_full(send) {
                 send.wanted = true;

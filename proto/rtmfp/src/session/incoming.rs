@@ -97,7 +97,7 @@ impl Session {
         brought: &mut Brought,
     ) {
         let mut chunks = packet.chunks();
-        while let Some(chunk) = chunks.next() {
+        for chunk in chunks.by_ref() {
             match chunk {
                 Chunk::Close => self.handle_close(now),
                 Chunk::CloseAck => self.handle_close_ack(),
@@ -231,7 +231,7 @@ impl Session {
             self.send_at(flow.0)
                 .is_some_and(|at| self.sends[at].is_open())
         });
-        let mut receive = Box::new(Receive::new(flow, self.config.receive_buffer));
+        let mut receive = Receive::new(flow, self.config.receive_buffer);
         match metadata {
             Some(metadata) if associated && !broken => {
                 self.events.push_back(Event::FlowOpened {

@@ -160,7 +160,7 @@ impl Session {
             if send.expires.is_some_and(|expires| expires <= now) {
                 let flow = send.id();
                 send.expire(now, |message| {
-                    events.push_back(Event::Late { flow, message })
+                    events.push_back(Event::Late { flow, message });
                 });
                 self.tell_writable(at);
                 self.list(at, now);
