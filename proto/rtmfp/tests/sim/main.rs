@@ -1,6 +1,12 @@
 //! Two sessions over a network that loses, repeats, reorders, holds up and rebinds. What
 //! happens follows from a seed; a failure is one line with it, and `run` with that seed
 //! plays it again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a broken run is to end the test at once"
+)]
 
 mod network;
 
