@@ -225,6 +225,7 @@ impl Edge {
 
         let mut tasks = JoinSet::new();
         let mut replica = ledger::replica::Setup::new(id, seed);
+        replica.born = born();
         replica.write_wait = config.objects.write_wait;
         replica.linger = config.objects.linger;
         let shared_task = tokio::spawn(
@@ -367,6 +368,12 @@ async fn watch_origins(mut reachable: watch::Receiver<usize>, condition: Conditi
             return;
         }
     }
+}
+
+/// When this process began, in seconds of the clock on the wall.
+fn born() -> u32 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    time.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// Differs from run to run and from edge to edge. It feeds handshake noise and client

@@ -49,8 +49,9 @@ pub struct Proposal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     // ----- an edge in its own name, in its own session
-    /// The edge lives. The first request of the edge's own session. Another life of the same
-    /// edge ends by it.
+    /// The edge lives. The first request of the edge's own session. An earlier life of the
+    /// same edge, with a smaller incarnation, ends by it; it does not come back, however late
+    /// what it said arrives.
     Register,
     /// The edge has at least one subscriber of the object. Creates it if nobody has.
     Open {
@@ -68,6 +69,11 @@ pub enum Request {
     },
     /// These sessions are over and will ask nothing again. One that spoke through another
     /// edge since is not ended by this.
+    ///
+    /// A session that is not durable is numbered by its edge: the lower half of its id counts
+    /// the sessions of a life of the edge, each of which is ended, whether or not it asked
+    /// for anything. What is under way of one that is over is not applied again, however late
+    /// it arrives.
     EndSessions(Vec<SessionId>),
     /// A publisher at this edge wants the name.
     Claim {

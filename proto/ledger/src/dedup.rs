@@ -224,7 +224,10 @@ impl Kept {
             Answer::Standby => Self::Standby,
             Answer::NotHolder => Self::NotHolder,
             // These are about requests that were not applied.
-            Answer::OutOfOrder { .. } | Answer::Forgotten | Answer::UnknownEdge => Self::Done,
+            Answer::OutOfOrder { .. }
+            | Answer::Forgotten
+            | Answer::UnknownEdge
+            | Answer::Outlived { .. } => Self::Done,
         }
     }
 

@@ -186,6 +186,12 @@ pub enum Answer {
     /// The edge is not registered, or this life of it is over. Not an answer to the request:
     /// register anew, open what is open, ask again.
     UnknownEdge,
+    /// Register: a life of the edge that is not earlier than this one was registered, or may
+    /// have been; the number is not used. Register with a greater one.
+    Outlived {
+        /// What must be exceeded.
+        incarnation: u64,
+    },
 }
 
 /// What became of a claim that was not decided at once.

@@ -77,8 +77,10 @@ impl Leases {
             match effect {
                 // Whoever is answered is registered, unless the answer says otherwise.
                 Effect::Answer { to, answer, .. } => {
-                    if !matches!(answer, Answer::UnknownEdge | Answer::Full { .. })
-                        && !self.edges.contains_key(to)
+                    if !matches!(
+                        answer,
+                        Answer::UnknownEdge | Answer::Outlived { .. } | Answer::Full { .. }
+                    ) && !self.edges.contains_key(to)
                     {
                         self.edges.insert(to.clone(), now + self.edge_lease);
                     }

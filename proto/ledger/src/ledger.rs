@@ -14,7 +14,7 @@ use crate::dedup::{Kept, Moved, Place, Sessions};
 use crate::effect::{Answer, Applied, Effect, ObjectSync, StreamState};
 use crate::graveyard::Graveyard;
 use crate::home::Homes;
-use crate::interest::Edges;
+use crate::interest::{Edges, number_of};
 use crate::limits::EDGES_MAX;
 use crate::object::Object;
 
@@ -187,9 +187,15 @@ impl Ledger {
             if proposal.request != Request::Register {
                 return effects.push(say(Answer::UnknownEdge));
             }
+            if let Some(incarnation) = self.edges.outlives(edge) {
+                return effects.push(say(Answer::Outlived { incarnation }));
+            }
             if self.edges.len() >= EDGES_MAX && self.edges.of_name(&edge.edge).is_none() {
                 return effects.push(say(Answer::Full { limit: "edges" }));
             }
+        }
+        if self.is_over(proposal) {
+            return effects.push(say(Answer::Forgotten));
         }
         let again = match self.sessions.place(*session, *seq) {
             Place::Next => {
@@ -202,6 +208,7 @@ impl Ledger {
                     effects.insert(0, say(answer));
                 }
                 if let Some(silent) = self.sessions.surplus() {
+                    self.mark_over(silent);
                     self.end_sessions(&BTreeSet::from([silent]), effects);
                 }
                 return;
@@ -256,7 +263,22 @@ impl Ledger {
                     session
                         .is_some_and(|session| session.edge.as_ref() == Some(edge) && !session.own)
                 };
-                let over = sessions.iter().copied().filter(theirs).collect();
+                let over: BTreeSet<_> = sessions.iter().copied().filter(theirs).collect();
+                // One that never asked for anything does not begin either.
+                let counted = |id: &&SessionId| {
+                    let session = self.sessions.get(**id);
+                    session.is_none_or(|session| over.contains(*id) && !session.durable)
+                };
+                let counted: Vec<u64> = sessions
+                    .iter()
+                    .filter(counted)
+                    .map(|id| number_of(*id))
+                    .collect();
+                if let Some(edge) = self.edges.get_mut(edge) {
+                    counted
+                        .into_iter()
+                        .for_each(|number| edge.ended.insert(number));
+                }
                 self.end_sessions(&over, effects);
                 Answer::Done
             }
@@ -301,8 +323,30 @@ impl Ledger {
         })
     }
 
-    /// A life of an edge begins, or says again that it lives. Another life of the edge ends
-    /// by it.
+    /// Whether the request is of a session that an edge numbers itself and that is over: a
+    /// copy of what was applied, that was under way for too long.
+    fn is_over(&self, proposal: &Proposal) -> bool {
+        !proposal.durable
+            && self.sessions.get(proposal.session).is_none()
+            && self
+                .edges
+                .get(&proposal.edge)
+                .is_some_and(|edge| edge.ended.contains(number_of(proposal.session)))
+    }
+
+    /// A session that is forgotten does not begin anew by what is left of it under way.
+    fn mark_over(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get(id)
+            && !session.durable
+            && let Some(life) = &session.edge
+            && let Some(edge) = self.edges.get_mut(life)
+        {
+            edge.ended.insert(number_of(id));
+        }
+    }
+
+    /// A life of an edge begins, or says again that it lives. An earlier life of the edge
+    /// ends by it.
     fn register(&mut self, life: &EdgeLife, session: SessionId, effects: &mut Vec<Effect>) {
         if let Some(edge) = self.edges.of_name(&life.edge) {
             let (old, own) = (edge.life.clone(), edge.session);

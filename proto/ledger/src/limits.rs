@@ -51,6 +51,10 @@ pub const TOKEN_BYTES_MAX: usize = 64;
 /// Edges that are registered. Each costs an origin a connection, so there are never many.
 pub const EDGES_MAX: usize = 4096;
 
+/// Edges that are gone whose last life is remembered. Behind them stands a floor, so none of
+/// these is ever registered again.
+pub const LIVES_OVER_MAX: usize = 4096;
+
 /// Bytes of all slots and of all that waits for locks, in the cluster: every origin holds
 /// them in memory, and a snapshot is made of them in one piece.
 pub const TOTAL_BYTES_MAX: usize = 1024 * 1024 * 1024;

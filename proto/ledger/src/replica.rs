@@ -93,6 +93,8 @@ pub struct Replica {
     seen: LogIndex,
     /// The edge's own session.
     own: SessionId,
+    /// Sessions that began in this life, beside that.
+    begun: u64,
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions whose clients left, and that the ledger has not been told of.
     ending: Vec<SessionId>,
@@ -124,8 +126,8 @@ enum Link {
 /// A client.
 #[derive(Debug)]
 struct Member {
-    /// In which its requests are numbered. No two members have the same.
-    session: SessionId,
+    /// In which its requests are numbered, from the first on. No two members have the same.
+    session: Option<SessionId>,
     /// What it subscribes to, or asks to.
     keys: BTreeSet<ObjectKey>,
 }
@@ -137,9 +139,10 @@ impl Replica {
         let mut dice = Dice::new(setup.seed);
         let life = EdgeLife {
             edge: setup.edge.clone(),
-            incarnation: dice.draw(),
+            // Chance tells lives apart that begin in one second, or without a clock.
+            incarnation: u64::from(setup.born) << 32 | dice.draw() >> 32,
         };
-        let own = dice.session();
+        let own = dice.family();
         let mut replica = Self {
             setup,
             dice,
@@ -149,6 +152,7 @@ impl Replica {
             leader: None,
             seen: LogIndex(0),
             own,
+            begun: 0,
             sessions: BTreeMap::new(),
             ending: Vec::new(),
             subscribers: BTreeMap::new(),
@@ -405,7 +409,7 @@ impl Replica {
         if id == self.own || session.subscriber.is_some() || !session.requests.is_empty() {
             return;
         }
-        if session.is_known() {
+        if !session.durable {
             self.ending.push(id);
         }
         self.drop_session(id);

@@ -14,7 +14,7 @@ use crate::dedup::{Kept, Session, Sessions};
 use crate::effect::Answer;
 use crate::graveyard::{Grave, Graveyard};
 use crate::home::Homes;
-use crate::interest::Edges;
+use crate::interest::{Edges, Ranges};
 use crate::ledger::Ledger;
 use crate::limits::{BATCH_OPS_MAX, CONTENDERS_MAX, LOCK_QUEUE_MAX, TOKEN_BYTES_MAX, WINDOW};
 use crate::lock::{Door, Lock, Waiting};
@@ -61,7 +61,11 @@ impl Coded for Ledger {
         for edge in self.edges.all() {
             edge.life.put(to);
             edge.session.put(to);
+            put_map(to, &edge.ended.0);
         }
+        let (over, floor) = self.edges.over();
+        put_map(to, over);
+        floor.put(to);
         put_map(to, self.sessions.all());
         put_map(to, &self.objects);
         put_map(to, self.graves.all());
@@ -72,14 +76,20 @@ impl Coded for Ledger {
 
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
         let applied = LogIndex::take(from)?;
-        let lives: Vec<(EdgeLife, SessionId)> = from.several("edges", usize::MAX)?;
+        let lives: Vec<(EdgeLife, OwnSession)> = from.several("edges", usize::MAX)?;
         let mut edges = Edges::default();
         let names = lives.iter().map(|(life, _)| &life.edge);
         if !names.is_sorted_by(|a, b| a < b) {
             return Err(Error::Contradiction("edges out of order"));
         }
-        for (life, session) in lives {
-            edges.insert(life, session);
+        for (life, OwnSession { session, ended }) in lives {
+            edges.insert(life.clone(), session);
+            if let Some(edge) = edges.get_mut(&life) {
+                edge.ended = ended;
+            }
+        }
+        if !edges.restore_over(take_map(from)?, Coded::take(from)?) {
+            return Err(Error::Contradiction("an edge that is gone and is not"));
         }
         let sessions = Sessions::restored(take_map(from)?)
             .ok_or(Error::Contradiction("two sessions in one entry"))?;
@@ -136,6 +146,27 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+}
+
+/// What an edge has of its own.
+struct OwnSession {
+    session: SessionId,
+    ended: Ranges,
+}
+
+impl Coded for OwnSession {
+    fn put(&self, to: &mut Vec<u8>) {
+        self.session.put(to);
+        put_map(to, &self.ended.0);
+    }
+    fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
+        let session = Coded::take(from)?;
+        let ended = Ranges(take_map(from)?);
+        if !ended.is_canonical() {
+            return Err(Error::Contradiction("ranges that touch"));
+        }
+        Ok(Self { session, ended })
     }
 }
 
@@ -220,7 +251,8 @@ impl Coded for Kept {
                 | Answer::Written { .. }
                 | Answer::OutOfOrder { .. }
                 | Answer::Forgotten
-                | Answer::UnknownEdge => {
+                | Answer::UnknownEdge
+                | Answer::Outlived { .. } => {
                     return Err(Error::Contradiction("an answer that is not kept"));
                 }
                 answer @ (Answer::Done

@@ -316,6 +316,8 @@ fn who_comes_back_is_told_the_difference() {
     let epoch = origin.ledger.sync(&key(), None).unwrap().epoch;
     origin.watchers.handle_detach(AttachId(2));
     origin.apply(&propose(1, 3, batch("x")));
+    // The origin began anew, and cannot say how its state came about.
+    origin.watchers = Watchers::new();
     origin.watchers.handle_attach(AttachId(9), origin.now);
     let mut back = hello(&edge(2), 1);
     if let ToOrigin::Attach { objects, .. } = &mut back {

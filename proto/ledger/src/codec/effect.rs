@@ -228,6 +228,10 @@ impl Coded for Answer {
             }
             Self::Forgotten => to.push(13),
             Self::UnknownEdge => to.push(14),
+            Self::Outlived { incarnation } => {
+                to.push(15);
+                incarnation.put(to);
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
@@ -264,6 +268,9 @@ impl Coded for Answer {
             },
             13 => Self::Forgotten,
             14 => Self::UnknownEdge,
+            15 => Self::Outlived {
+                incarnation: Coded::take(from)?,
+            },
             tag => return Reader::no_case("answer", tag),
         })
     }

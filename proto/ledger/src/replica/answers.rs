@@ -33,6 +33,13 @@ impl Replica {
             }
             return Ok(());
         }
+        if let Answer::Outlived { incarnation } = answer {
+            if id == self.own && !self.registered {
+                self.life.incarnation = self.life.incarnation.max(incarnation);
+                self.begin_life(now);
+            }
+            return Ok(());
+        }
         let Some(session) = self.sessions.get_mut(&id) else {
             return Ok(());
         };
@@ -189,7 +196,8 @@ impl Replica {
             | Answer::NotHolder
             | Answer::OutOfOrder { .. }
             | Answer::Forgotten
-            | Answer::UnknownEdge => ObjectStatus::Undecided,
+            | Answer::UnknownEdge
+            | Answer::Outlived { .. } => ObjectStatus::Undecided,
         };
         self.tell_refused(who, what, status, CallResult::Undecided);
     }
@@ -246,7 +254,8 @@ impl Replica {
             | Answer::NotHolder
             | Answer::OutOfOrder { .. }
             | Answer::Forgotten
-            | Answer::UnknownEdge => ObjectStatus::Undecided,
+            | Answer::UnknownEdge
+            | Answer::Outlived { .. } => ObjectStatus::Undecided,
         };
         let what = What::Send {
             key: key.clone(),
@@ -324,7 +333,8 @@ impl Replica {
             | Answer::Standby
             | Answer::NotHolder
             | Answer::OutOfOrder { .. }
-            | Answer::UnknownEdge => return false,
+            | Answer::UnknownEdge
+            | Answer::Outlived { .. } => return false,
         }
         true
     }
@@ -345,7 +355,7 @@ impl Replica {
             .get(key)
             .into_iter()
             .flat_map(|object| &object.subscribers)
-            .filter_map(|who| Some(self.subscribers.get(who)?.session))
+            .filter_map(|who| self.subscribers.get(who)?.session)
             .collect();
         for session in waiting {
             self.pump(session, now);
@@ -399,7 +409,8 @@ fn locked(answer: &Answer) -> CallResult {
         | Answer::NotHolder
         | Answer::OutOfOrder { .. }
         | Answer::Forgotten
-        | Answer::UnknownEdge => CallResult::Undecided,
+        | Answer::UnknownEdge
+        | Answer::Outlived { .. } => CallResult::Undecided,
     }
 }
 
@@ -418,6 +429,7 @@ fn unlocked(answer: &Answer) -> CallResult {
         | Answer::NotHolder
         | Answer::OutOfOrder { .. }
         | Answer::Forgotten
-        | Answer::UnknownEdge => CallResult::Undecided,
+        | Answer::UnknownEdge
+        | Answer::Outlived { .. } => CallResult::Undecided,
     }
 }

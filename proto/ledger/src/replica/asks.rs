@@ -133,11 +133,12 @@ impl Replica {
         }
         self.evict(session);
         let member = self.subscribers.entry(subscriber).or_insert(Member {
-            session,
+            session: None,
             keys: BTreeSet::new(),
         });
-        let before = std::mem::replace(&mut member.session, session);
-        self.abandon(before, now);
+        if let Some(before) = member.session.replace(session) {
+            self.abandon(before, now);
+        }
         self.sessions.insert(
             session,
             Session::new(true, Some(subscriber), next_seq.max(1)),
@@ -150,22 +151,23 @@ impl Replica {
         let Some(member) = self.subscribers.remove(&subscriber) else {
             return;
         };
-        if let Some(session) = self.sessions.get_mut(&member.session)
+        if let Some(id) = member.session
+            && let Some(session) = self.sessions.get_mut(&id)
             && session.subscriber == Some(subscriber)
         {
             session.subscriber = None;
             if session.durable {
                 // The client may ask again elsewhere, where it is known what it wants.
-                if let Some(session) = self.drop_session(member.session) {
+                if let Some(session) = self.drop_session(id) {
                     self.forget_writes_of(subscriber, &session);
                 }
             } else {
-                let session = self.sessions.remove(&member.session);
+                let session = self.sessions.remove(&id);
                 if let Some(session) = session {
                     self.forget_writes_of(subscriber, &session);
-                    self.sessions.insert(member.session, session);
+                    self.sessions.insert(id, session);
                 }
-                self.finish_if_drained(member.session, now);
+                self.finish_if_drained(id, now);
             }
         }
         for key in member.keys {
@@ -182,16 +184,11 @@ impl Replica {
         if self.subscribers.contains_key(&subscriber.id) {
             return true;
         }
-        // The numbers of a durable session are another connection's until this one resumes.
-        let session = if subscriber.durable {
-            self.dice.session()
-        } else {
-            subscriber.session
-        };
         self.subscribers.insert(
             subscriber.id,
             Member {
-                session,
+                // The numbers of its own session are another connection's until this one resumes.
+                session: None,
                 keys: BTreeSet::new(),
             },
         );
@@ -207,7 +204,7 @@ impl Replica {
             return;
         };
         if let Some(member) = self.subscribers.get_mut(&who) {
-            member.session = self.dice.session();
+            member.session = None;
         }
         // The requests may be asked again by the other, under their numbers.
         for asked in old.requests {
@@ -249,8 +246,8 @@ impl Replica {
 
     fn pump_client(&mut self, who: SubscriberId, now: Instant) {
         self.pump_own(now);
-        if let Some(member) = self.subscribers.get(&who) {
-            self.pump(member.session, now);
+        if let Some(id) = self.subscribers.get(&who).and_then(|one| one.session) {
+            self.pump(id, now);
         }
     }
 
@@ -331,7 +328,8 @@ impl Replica {
         if let Some(member) = self.subscribers.get_mut(&who)
             && member.keys.remove(key)
         {
-            if let Some(session) = self.sessions.get_mut(&member.session) {
+            let session = member.session.and_then(|id| self.sessions.get_mut(&id));
+            if let Some(session) = session {
                 session.silence(key);
             }
             if let Some(object) = self.objects.get_mut(key) {
@@ -441,7 +439,8 @@ impl Replica {
             return;
         };
         member.keys.remove(key);
-        let Some(session) = self.sessions.get_mut(&member.session) else {
+        let session = member.session.and_then(|id| self.sessions.get_mut(&id));
+        let Some(session) = session else {
             return;
         };
         let behind: Vec<u64> = session
@@ -472,12 +471,14 @@ impl Replica {
         let Some(member) = self.subscribers.get(&who) else {
             return;
         };
-        let id = member.session;
         let subscribed = what.object().is_some_and(|key| member.keys.contains(key));
-        let session = self
-            .sessions
-            .entry(id)
-            .or_insert_with(|| Session::new(false, Some(who), 1));
+        let id = match member.session {
+            Some(id) => id,
+            None => self.give_session(who),
+        };
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
         let is_full = session.requests.len() >= limits::REQUESTS_MAX
             || session.bytes >= limits::REQUEST_BYTES_MAX;
         let status = if !access.write || !subscribed {
@@ -527,6 +528,16 @@ impl Replica {
         if !self.timers.is_set(&timer) {
             self.timers.set(timer, due);
         }
+    }
+
+    /// A session for a client that has none.
+    fn give_session(&mut self, who: SubscriberId) -> SessionId {
+        let id = self.next_session();
+        if let Some(member) = self.subscribers.get_mut(&who) {
+            member.session = Some(id);
+        }
+        self.sessions.insert(id, Session::new(false, Some(who), 1));
+        id
     }
 
     /// Clients that have waited too long are told so, and the numbers of their requests are

@@ -17,6 +17,9 @@ pub struct Setup {
     /// Where incarnations and the edge's own sessions are drawn from. Different in each
     /// life of the process.
     pub seed: u64,
+    /// When the process began, in seconds of any clock that seldom goes back: a later life
+    /// is known as such at once. One that seems to be earlier is told so and takes longer.
+    pub born: u32,
     /// How long a client waits for what became of a write, a message or a lock.
     pub write_wait: Duration,
     /// How long a client waits for its subscription.
@@ -32,6 +35,7 @@ impl Setup {
         Self {
             edge,
             seed,
+            born: 0,
             write_wait: Duration::from_secs(5),
             open_wait: Duration::from_secs(10),
             linger: Duration::from_secs(5),
@@ -52,10 +56,10 @@ pub struct CallId(pub u64);
 pub struct Subscriber {
     /// The connection.
     pub id: SubscriberId,
-    /// The session its requests are numbered in, unless it is durable.
+    /// The client's own session, if it is durable. It speaks in it from
+    /// [`handle_resume`](super::Replica::handle_resume) on; any other has one from the edge.
     pub session: SessionId,
     /// Whether the session is the client's own, with which it may come back at another edge.
-    /// It speaks in it from [`handle_resume`](super::Replica::handle_resume) on.
     pub durable: bool,
 }
 

@@ -30,12 +30,19 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    pub(super) fn session(&mut self) -> SessionId {
-        SessionId(u128::from(self.draw()) << 64 | u128::from(self.draw()))
+    /// The first session of a life of an edge, its own. The others are counted from it.
+    pub(super) fn family(&mut self) -> SessionId {
+        SessionId(u128::from(self.draw()) << 64)
     }
 }
 
 impl Replica {
+    /// A session that is new, and counted.
+    pub(super) fn next_session(&mut self) -> SessionId {
+        self.begun += 1;
+        SessionId(self.own.0 | u128::from(self.begun))
+    }
+
     /// Says who the edge is and what it has.
     pub(super) fn attach(&mut self, again: bool, now: Instant) {
         self.link = Link::Attaching { again };
@@ -146,12 +153,13 @@ impl Replica {
     pub(super) fn begin_life(&mut self, now: Instant) {
         self.life = EdgeLife {
             edge: self.life.edge.clone(),
-            incarnation: self.dice.draw(),
+            incarnation: self.life.incarnation.saturating_add(1),
         };
         self.registered = false;
         self.timers.cancel(&Timer::Register);
         self.drop_session(self.own);
-        self.own = self.dice.session();
+        self.own = self.dice.family();
+        self.begun = 0;
         let own = self.own;
         self.sessions.insert(own, Session::new(false, None, 1));
         self.push_own(Request::Register, Bytes::new());
@@ -188,10 +196,10 @@ impl Replica {
             // The client left. What it asked and no origin was given is dropped with it.
             return;
         };
-        let new = self.dice.session();
+        let new = self.next_session();
         let lost = session.reborn();
         if let Some(member) = self.subscribers.get_mut(&subscriber) {
-            member.session = new;
+            member.session = Some(new);
         }
         let due = session.due();
         self.sessions.insert(new, session);

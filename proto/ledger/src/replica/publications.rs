@@ -203,7 +203,8 @@ impl Replica {
             | Answer::Locked { .. }
             | Answer::NotLocked
             | Answer::OutOfOrder { .. }
-            | Answer::UnknownEdge => return false,
+            | Answer::UnknownEdge
+            | Answer::Outlived { .. } => return false,
         }
         true
     }

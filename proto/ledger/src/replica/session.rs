@@ -250,11 +250,6 @@ impl Session {
         self.subscriber.filter(|_| !is_silent)
     }
 
-    /// Whether the ledger may remember the session.
-    pub(super) fn is_known(&self) -> bool {
-        self.floor > 1 || self.requests.iter().any(|asked| asked.handed)
-    }
-
     /// Whether the request may be in the log, now or later. One of a client that comes back
     /// with its numbers may have been handed over by the edge where it was before.
     pub(super) fn may_be_made(&self, seq: u64) -> bool {

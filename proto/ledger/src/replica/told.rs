@@ -358,7 +358,9 @@ impl Replica {
         let Some(member) = self.subscribers.get(&who) else {
             return;
         };
-        let id = member.session;
+        let Some(id) = member.session else {
+            return;
+        };
         if let Some(session) = self.sessions.get_mut(&id) {
             for asked in &mut session.requests {
                 if let What::Write {
