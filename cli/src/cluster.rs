@@ -1,11 +1,14 @@
 //! `selvage cluster`: who belongs to a cluster, and changes of it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use fabric::v1::cluster_client::ClusterClient;
 use fabric::v1::{AddRequest, ClusterStatus, RemoveRequest, StatusRequest, TransferRequest};
-use node::link::{Address, Settings};
+use node::config::Validate;
+use node::link::{Address, Settings, Tls};
+use node::process::chain;
 use tonic::transport::Channel;
 
 /// Look at a cluster of origins, or change it.
@@ -46,6 +49,25 @@ pub(crate) struct Where {
     /// Any origin of the cluster.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9350")]
     origin: Address,
+    #[command(flatten)]
+    tls: Certificates,
+}
+
+/// What an origin with `link.tls` asks for: the same files that another origin has.
+#[derive(Clone, Debug, clap::Args)]
+struct Certificates {
+    /// PEM certificate to show.
+    #[arg(long, env = "SELVAGE_LINK__TLS__CERT", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM key of that certificate.
+    #[arg(long, env = "SELVAGE_LINK__TLS__KEY", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// PEM roots that sign the origins' certificates.
+    #[arg(long, env = "SELVAGE_LINK__TLS__CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// The name in the origins' certificates, if it is not the host of the address.
+    #[arg(long, env = "SELVAGE_LINK__TLS__NAME", value_name = "NAME")]
+    tls_name: Option<String>,
 }
 
 /// How long an answer may take: a change needs a majority.
@@ -66,7 +88,11 @@ pub(crate) fn main(command: &Command) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(status) => {
-            complain(status.message());
+            // What lies below a failed connection says more than that it failed.
+            match std::error::Error::source(&status) {
+                Some(cause) => complain(&chain(cause)),
+                None => complain(status.message()),
+            }
             let unreachable = status.code() == tonic::Code::Unavailable;
             ExitCode::from(if unreachable { 3 } else { 1 })
         }
@@ -77,13 +103,15 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
     let work = async {
         match command {
             Command::Status(at) => {
-                let status = client(&at.origin)?
+                let status = at
+                    .client(&at.origin)?
                     .status(StatusRequest { digest: true })
                     .await?;
                 Ok(table(status.get_ref()))
             }
             Command::Add { at, new } => {
-                let newcomer = client(new)?
+                let newcomer = at
+                    .client(new)?
                     .status(StatusRequest::default())
                     .await?
                     .into_inner();
@@ -93,17 +121,21 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
                     name: newcomer.name,
                     stamp: newcomer.stamp,
                 };
-                let reply = client(&at.origin)?.add(request).await?;
+                let reply = at.client(&at.origin)?.add(request).await?;
                 Ok(format!("added node={}\n", reply.get_ref().node))
             }
             Command::Remove { at, node } => {
                 let node = *node;
-                client(&at.origin)?.remove(RemoveRequest { node }).await?;
+                at.client(&at.origin)?
+                    .remove(RemoveRequest { node })
+                    .await?;
                 Ok(format!("removed node={node}\n"))
             }
             Command::Transfer { at, to } => {
                 let to = *to;
-                client(&at.origin)?.transfer(TransferRequest { to }).await?;
+                at.client(&at.origin)?
+                    .transfer(TransferRequest { to })
+                    .await?;
                 Ok("asked to hand over\n".to_owned())
             }
         }
@@ -113,10 +145,25 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
         .unwrap_or_else(|_| Err(tonic::Status::unavailable("no answer in time")))
 }
 
-fn client(address: &Address) -> Result<ClusterClient<Channel>, tonic::Status> {
-    let channel = node::link::connect(address, &Settings::default())
-        .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-    Ok(ClusterClient::new(channel))
+impl Where {
+    fn client(&self, address: &Address) -> Result<ClusterClient<Channel>, tonic::Status> {
+        let wrong = |text: String| tonic::Status::invalid_argument(text);
+        let files = Tls {
+            cert: self.tls.tls_cert.clone(),
+            key: self.tls.tls_key.clone(),
+            ca: self.tls.tls_ca.clone(),
+            name: self.tls.tls_name.clone(),
+        };
+        files.validate().map_err(|invalid| {
+            let node::config::Invalid { key, expected, .. } = invalid;
+            wrong(format!("--tls-{key}: expected {expected}"))
+        })?;
+        let loaded = files.load().map_err(|error| wrong(chain(&error)))?;
+        let tls = loaded.map(|mutual| mutual.client);
+        let channel = node::link::connect_tls(address, &Settings::default(), tls.as_ref())
+            .map_err(|error| wrong(error.to_string()))?;
+        Ok(ClusterClient::new(channel))
+    }
 }
 
 /// One line for the origin that was asked and one for each member, as words that programs

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::EdgeId;
 use node::health::{Condition, Health};
+use node::link::Mutual;
 use node::resolve::{Addresses, Entry};
 use node::shutdown::Drain;
 use tokio::net::TcpListener;
@@ -50,6 +51,7 @@ pub struct Edge {
     /// Where health is asked.
     pub http_addr: SocketAddr,
     config: Config,
+    link_tls: Option<Mutual>,
     rtmp: TcpListener,
     rtmps: Option<(TcpListener, TlsAcceptor)>,
     http: node::health::Server,
@@ -73,6 +75,9 @@ pub enum BuildError {
     /// The TLS material is unusable.
     #[error("cannot serve rtmps")]
     Tls(#[source] node::tls::Error),
+    /// The certificate that origins are shown is unusable, or the roots of theirs.
+    #[error("link.tls")]
+    LinkTls(#[source] node::tls::Error),
     /// An origin's address is none.
     #[error("origins")]
     Origin(#[source] node::link::BadAddress),
@@ -110,6 +115,7 @@ impl Edge {
         if entries.is_empty() {
             return Err(BuildError::NoOrigins);
         }
+        let link_tls = config.link.tls.load().map_err(BuildError::LinkTls)?;
         let (rtmp, rtmp_addr) = bind("rtmp", config.listen.rtmp)?;
         let rtmps = match config.listen.rtmps {
             None => None,
@@ -138,6 +144,7 @@ impl Edge {
             rtmps: rtmps.map(|(listener, _, acceptor)| (listener, acceptor)),
             http,
             health,
+            link_tls,
             config,
         })
     }
@@ -167,6 +174,7 @@ impl Edge {
         let Self {
             id,
             config,
+            link_tls,
             rtmp,
             rtmps,
             http,
@@ -182,8 +190,13 @@ impl Edge {
         let setup = LinkSetup {
             edge: id.clone(),
             incarnation: seed,
-            settings: node::link::Settings::default(),
+            settings: config.link.clone(),
+            tls: link_tls.map(|tls| {
+                tls.watch();
+                tls.client
+            }),
         };
+        let link = setup.clone();
         let patience = Patience {
             linger: config.play.linger,
             interrupted: config.play.interrupted,
@@ -232,6 +245,7 @@ impl Edge {
             Shared::new(
                 replica,
                 shared_inbox,
+                link,
                 addresses.clone(),
                 shards.clone(),
                 news,
@@ -373,7 +387,9 @@ async fn watch_origins(mut reachable: watch::Receiver<usize>, condition: Conditi
 /// When this process began, in seconds of the clock on the wall.
 fn born() -> u32 {
     let time = SystemTime::now().duration_since(UNIX_EPOCH);
-    time.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX))
+    time.map_or(0, |since| {
+        u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    })
 }
 
 /// Differs from run to run and from edge to edge. It feeds handshake noise and client

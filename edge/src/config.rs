@@ -32,6 +32,8 @@ pub struct Config {
     pub publish: Publish,
     /// SharedObjects.
     pub objects: Objects,
+    /// Windows, pings and certificates of the links to origins.
+    pub link: node::link::Settings,
     /// Bounds.
     pub limits: Limits,
     /// What is logged.
@@ -168,6 +170,7 @@ impl Default for Config {
             play: Play::default(),
             publish: Publish::default(),
             objects: Objects::default(),
+            link: node::link::Settings::default(),
             limits: Limits::default(),
             log: node::telemetry::Log::default(),
             trace: node::telemetry::Trace::default(),
@@ -313,6 +316,7 @@ impl Validate for Config {
                 Invalid::new("origins", format!("{origin:?}"), expected)
             })?;
         }
+        self.link.validate().map_err(|e| e.within("link"))?;
         self.log.validate().map_err(|e| e.within("log"))?;
         self.trace.validate().map_err(|e| e.within("trace"))
     }

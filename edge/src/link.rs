@@ -196,6 +196,8 @@ pub(crate) struct LinkSetup {
     pub(crate) incarnation: u64,
     /// Windows, timeouts.
     pub(crate) settings: node::link::Settings,
+    /// What origins are shown, and whom this edge trusts.
+    pub(crate) tls: Option<node::link::ClientTls>,
 }
 
 /// The first and the longest pause between two attempts to dial.
@@ -220,12 +222,23 @@ pub(crate) async fn keep(
     events: mpsc::UnboundedSender<LinkEvent>,
 ) {
     let mut pause = BACKOFF.0;
+    let mut said = String::new();
     loop {
         match run(&setup, &address, &ids, &events).await {
             // It was up: the next attempt is worth making at once.
-            Ok(()) => pause = BACKOFF.0,
+            Ok(()) => {
+                pause = BACKOFF.0;
+                said.clear();
+            }
             Err(error) => {
-                debug!(origin = %address, error = %chain(&*error), "no link to origin");
+                let error = chain(&*error);
+                // The same reason again and again is said once.
+                if error == said {
+                    debug!(origin = %address, error, "still no link to origin");
+                } else {
+                    warn!(origin = %address, error, "no link to origin");
+                    said = error;
+                }
             }
         }
         if events.is_closed() || !wanted.borrow().contains(&address) {
@@ -243,7 +256,7 @@ async fn run(
     ids: &std::sync::atomic::AtomicU64,
     events: &mpsc::UnboundedSender<LinkEvent>,
 ) -> Result<(), Failure> {
-    let channel = node::link::dial(address, &setup.settings, None).await?;
+    let channel = node::link::dial(address, &setup.settings, setup.tls.as_ref()).await?;
     let mut client = MediaClient::new(channel)
         .max_decoding_message_size(fabric::GRPC_MESSAGE_MAX)
         .max_encoding_message_size(fabric::GRPC_MESSAGE_MAX);

@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 
 use self::attach::{Attach, Way};
 use crate::limits::INBOX_BATCH;
+use crate::link::LinkSetup;
 use crate::shard::{PublicationId, ShardHandle, ToShard};
 use crate::upstream::sleep_until;
 
@@ -172,11 +173,12 @@ impl Shared {
     pub(crate) fn new(
         setup: Setup,
         inbox: mpsc::UnboundedReceiver<ToShared>,
+        link: LinkSetup,
         addresses: watch::Receiver<Addresses>,
         shards: Vec<ShardHandle>,
         news: mpsc::UnboundedSender<News>,
     ) -> Self {
-        let attach = Attach::new(setup.edge.to_string(), addresses);
+        let attach = Attach::new(link, addresses);
         Self {
             replica: Replica::new(setup, Instant::now().into()),
             attach,

@@ -16,7 +16,9 @@
 mod address;
 mod io;
 mod listen;
+mod tls;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +35,7 @@ use crate::limits;
 pub use address::{Address, BadAddress, Duplex, DuplexListener, duplex};
 pub use io::{Io, Peer};
 pub use listen::{Incoming, Listener};
+pub use tls::{Mutual, Tls};
 
 /// How links behave. One value serves clients and servers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +59,8 @@ pub struct Settings {
     /// Largest HTTP/2 frame, in bytes, 16 KiB to 16 MiB.
     #[serde(with = "crate::config::bytes")]
     pub frame_size: u32,
+    /// Certificates of links over TCP.
+    pub tls: Tls,
 }
 
 impl Default for Settings {
@@ -67,6 +72,7 @@ impl Default for Settings {
             stream_window: limits::STREAM_WINDOW,
             connection_window: limits::CONNECTION_WINDOW,
             frame_size: limits::FRAME_SIZE,
+            tls: Tls::default(),
         }
     }
 }
@@ -74,6 +80,9 @@ impl Default for Settings {
 impl crate::config::Validate for Settings {
     fn validate(&self) -> Result<(), crate::config::Invalid> {
         use crate::config::{Invalid, format_bytes, format_duration};
+        self.tls
+            .validate()
+            .map_err(|invalid| invalid.within("tls"))?;
         // RFC 9113, 6.5.2: SETTINGS_MAX_FRAME_SIZE and SETTINGS_INITIAL_WINDOW_SIZE.
         if !(16_384..=16_777_215).contains(&self.frame_size) {
             let value = format_bytes(self.frame_size.into());
@@ -118,6 +127,14 @@ pub struct ClientTls {
     /// The name that the server's certificate must bear. None takes the host of the address,
     /// which does not do for addresses that were resolved from a name.
     pub server_name: Option<String>,
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why no channel can be made. A peer that does not answer is not among the reasons: a channel

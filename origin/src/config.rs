@@ -38,7 +38,7 @@ pub struct Config {
     /// How long a draining origin waits for its publications to move.
     #[serde(with = "node::config::duration")]
     pub drain_grace: Duration,
-    /// Windows and pings of the links.
+    /// Windows, pings and certificates of the links, from edges and between origins.
     pub link: node::link::Settings,
     /// What edges may make this node hold.
     pub limits: Limits,

@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use model::{NameError, NodeId, OriginId};
 use node::health::{Condition, Health, Server};
-use node::link::{Address, Listener};
+use node::link::{Address, Listener, Mutual};
 use node::shutdown::Drain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -69,6 +69,7 @@ pub struct Origin {
     id: OriginId,
     config: Config,
     listener: Listener,
+    tls: Option<Mutual>,
     http: Option<(Server, Health, Drain)>,
     hub: Arc<Hub>,
     desk: Desk,
@@ -116,6 +117,9 @@ pub enum BuildError {
         /// What is wrong.
         what: String,
     },
+    /// The certificates of links are unusable.
+    #[error("link.tls")]
+    Tls(#[source] node::tls::Error),
     /// The log cannot be used.
     #[error("the log in {folder}")]
     Log {
@@ -223,6 +227,11 @@ impl Origin {
             id: config.id.clone(),
             source,
         })?;
+        let tls = config.link.tls.load().map_err(BuildError::Tls)?;
+        let listener = match &tls {
+            Some(tls) => listener.with_tls(Arc::clone(&tls.server)),
+            None => listener,
+        };
         let number = config.number().map_or(1, |number| number.0.get());
         let cluster = config.cluster.id();
         let owner = Owner {
@@ -246,7 +255,7 @@ impl Origin {
         let hub = Arc::new(Hub::new(config.limits.clone(), config.publish_grace));
         let dial = Dial {
             settings: config.link.clone(),
-            tls: None,
+            tls: tls.as_ref().map(|tls| tls.client.clone()),
         };
         let book = Book::new(founders.clone());
         let address = advertised.unwrap_or_default();
@@ -273,6 +282,7 @@ impl Origin {
             hub,
             config,
             listener,
+            tls,
             http: None,
             desk,
             seat,
@@ -318,6 +328,7 @@ impl Origin {
             id,
             config,
             listener,
+            tls,
             http,
             hub,
             desk,
@@ -325,6 +336,9 @@ impl Origin {
             mut lead,
             ..
         } = self;
+        if let Some(tls) = tls {
+            tls.watch();
+        }
         let stopped = Drain::new();
         let health = http.map(|(server, health, not_ready)| {
             health.started();

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, info_span};
 
+use crate::link::LinkSetup;
 use crate::route::preference;
 
 /// A hung origin must be left before the leader counts the edge as lost (5 s by default), so
@@ -48,7 +49,7 @@ pub(super) enum Way {
 
 /// The way to the log.
 pub(super) struct Attach {
-    edge: String,
+    setup: LinkSetup,
     addresses: watch::Receiver<Addresses>,
     /// Which address of the order is tried, and how many have failed in a row.
     turn: usize,
@@ -79,9 +80,9 @@ impl Drop for Current {
 }
 
 impl Attach {
-    pub(super) fn new(edge: String, addresses: watch::Receiver<Addresses>) -> Self {
+    pub(super) fn new(setup: LinkSetup, addresses: watch::Receiver<Addresses>) -> Self {
         Self {
-            edge,
+            setup,
             addresses,
             turn: 0,
             failed: 0,
@@ -111,7 +112,8 @@ impl Attach {
         }
         let addresses = self.addresses.borrow_and_update().clone();
         let mut order: Vec<_> = addresses.iter().collect();
-        order.sort_by_key(|address| preference(&self.edge, &address.to_string()));
+        let edge = self.setup.edge.as_str();
+        order.sort_by_key(|address| preference(edge, &address.to_string()));
         if order.is_empty() {
             return;
         }
@@ -123,10 +125,10 @@ impl Attach {
             rounds => BACKOFF.0.saturating_mul(1 << rounds.min(8)).min(BACKOFF.1),
         };
         self.number += 1;
-        let (number, news, edge) = (self.number, self.news.0.clone(), self.edge.clone());
+        let (number, news, setup) = (self.number, self.news.0.clone(), self.setup.clone());
         let task = tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            if let Err(error) = run(&address, &edge, number, &news).await {
+            if let Err(error) = run(&setup, &address, number, &news).await {
                 debug!(origin = %address, error = %chain(&*error), "not attached to the log");
             }
             let _ = news.send((number, Event::Broken)).await;
@@ -213,8 +215,8 @@ async fn room(out: Option<&mpsc::Sender<v1::ToLedger>>) {
 }
 
 async fn run(
+    setup: &LinkSetup,
     address: &Address,
-    edge: &str,
     number: u64,
     news: &mpsc::Sender<Numbered>,
 ) -> Result<(), Failure> {
@@ -222,16 +224,16 @@ async fn run(
         ping_interval: PING.0,
         ping_timeout: PING.1,
         connect_timeout: ACCEPT_TIMEOUT,
-        ..Settings::default()
+        ..setup.settings.clone()
     };
-    let channel = node::link::dial(address, &settings, None).await?;
+    let channel = node::link::dial(address, &settings, setup.tls.as_ref()).await?;
     let mut client = SharedClient::new(channel)
         .max_decoding_message_size(fabric::GRPC_MESSAGE_MAX)
         .max_encoding_message_size(fabric::GRPC_MESSAGE_MAX);
     let (out, outgoing) = mpsc::channel(OUT_QUEUE);
     news.send((number, Event::Dialled(out))).await?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-    let span = info_span!("fabric.shared", edge, %address);
+    let span = info_span!("fabric.shared", edge = %setup.edge, %address);
     span.in_scope(|| node::telemetry::inject(request.metadata_mut()));
     let mut incoming = tokio::time::timeout(ACCEPT_TIMEOUT, client.attach(request))
         .await
@@ -252,7 +254,8 @@ mod tests {
     use std::sync::Arc;
 
     use fabric::v1::shared_server::{Shared, SharedServer};
-    use node::link::{Incoming, Listener, duplex};
+    use node::link::{ClientTls, Incoming, Listener, Mutual, Tls, duplex};
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use tokio_stream::Stream;
     use tonic::{Request, Response, Status, Streaming};
 
@@ -305,10 +308,19 @@ mod tests {
         address
     }
 
+    fn setup(tls: Option<ClientTls>) -> LinkSetup {
+        LinkSetup {
+            edge: model::EdgeId::new("edge-0").unwrap(),
+            incarnation: 1,
+            settings: Settings::default(),
+            tls,
+        }
+    }
+
     fn attach(addresses: &[Address]) -> (Attach, watch::Sender<Addresses>) {
         let addresses: BTreeSet<_> = addresses.iter().cloned().collect();
         let (sender, receiver) = watch::channel(Arc::new(addresses));
-        (Attach::new("edge-0".into(), receiver), sender)
+        (Attach::new(setup(None), receiver), sender)
     }
 
     async fn heard(attach: &mut Attach, ready: &mut Vec<Bytes>) -> String {
@@ -337,6 +349,64 @@ mod tests {
         assert!(["a", "b"].contains(&second.as_str()), "{second}");
         ready.push(Bytes::from_static(b"leave"));
         assert_eq!(heard(&mut attach, &mut ready).await, first);
+    }
+
+    /// What a node loads whose certificate `authority` has signed, and that trusts `roots`.
+    fn certified(
+        authority: &CertifiedIssuer<'static, KeyPair>,
+        roots: &CertifiedIssuer<'static, KeyPair>,
+    ) -> Mutual {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            Some(dir.path().join(name))
+        };
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let files = Tls {
+            cert: write("tls.crt", params.signed_by(&key, authority).unwrap().pem()),
+            key: write("tls.key", key.serialize_pem()),
+            ca: write("ca.crt", roots.pem()),
+            name: None,
+        };
+        files.load().unwrap().unwrap()
+    }
+
+    fn authority() -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_origin_takes_an_edge_with_the_right_certificate_and_no_other() {
+        let (ours, theirs) = (authority(), authority());
+        let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let incoming = listener.with_tls(certified(&ours, &ours).server).incoming();
+        let server = node::link::server(&Settings::default())
+            .add_service(SharedServer::new(Echo("a")))
+            .serve_with_incoming(incoming);
+        tokio::spawn(server);
+        for (tls, why) in [
+            (Some(certified(&theirs, &ours).client), ""),
+            (
+                Some(certified(&ours, &theirs).client),
+                "invalid peer certificate",
+            ),
+            (None, ""),
+        ] {
+            let (news, _heard) = mpsc::channel(IN_QUEUE);
+            let error = run(&setup(tls), &address, 1, &news).await.unwrap_err();
+            let error = chain(&*error);
+            assert!(error.contains(why), "{error}");
+        }
+        let addresses: BTreeSet<_> = [address].into();
+        let (_addresses, receiver) = watch::channel(Arc::new(addresses));
+        let right = setup(Some(certified(&ours, &ours).client));
+        let mut attach = Attach::new(right, receiver);
+        attach.dial();
+        assert_eq!(heard(&mut attach, &mut Vec::new()).await, "a");
     }
 
     #[tokio::test]
