@@ -262,3 +262,34 @@ async fn a_rolling_restart_of_all_origins_closes_no_client_and_fails_no_write() 
     calm.judge().await;
     agree(&cluster.origins);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_goes_on_when_the_only_origin_comes_back_with_an_empty_disk() {
+    let mut cluster = Cluster::start(1, 1);
+    let edge = cluster.edges[0].addr;
+    let recorder = Recorder::new("lost log", 0);
+    let first = Member::join_kept(edge, "kept", 0, &recorder).await.unwrap();
+    for n in 0..50 {
+        let answer = first.set("a", &n.to_string()).await;
+        assert!(is_made(&answer), "{answer:?}");
+    }
+    cluster.origins[0].process.kill();
+    cluster.origins[0].lose_data();
+    cluster.origins[0].start_again();
+    // Its log is shorter than what the edge has seen, and has other entries.
+    let mut second = None;
+    for client in 1..20 {
+        if let Ok(member) = Member::join_kept(edge, "kept", client, &recorder).await {
+            second = Some(member);
+            break;
+        }
+    }
+    let second = second.expect("the edge serves again");
+    let answer = second.set("b", "new").await;
+    assert!(is_made(&answer), "{answer:?}");
+    until("who was there hears of it", SOON, || {
+        first.slot("b").as_deref() == Some("new")
+    });
+    assert_eq!(first.over(), None, "a connection was closed");
+    assert_eq!(first.slot("a"), None, "what was lost is gone");
+}

@@ -10,7 +10,7 @@ use fabric::v1::cluster_client::ClusterClient;
 use fabric::v1::shared_client::SharedClient;
 use fabric::v1::{ClusterStatus, StatusRequest, ToLedger, ToReplica};
 use ledger::wire::{ToEdge, ToOrigin};
-use ledger::{Answer, Command, Effect, Proposal, Request};
+use ledger::{Answer, Command, Effect, LogName, Proposal, Request};
 use model::{
     AppInstance, AppName, EdgeId, EdgeLife, InstanceName, LogIndex, NodeId, SessionId, StreamKey,
     StreamName, VhostName,
@@ -282,6 +282,7 @@ impl Attached {
         };
         edge.say(&ToOrigin::Attach {
             edge: life,
+            log: LogName::default(),
             seen: LogIndex(0),
             objects: Vec::new(),
             streams: Vec::new(),

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use model::NameError;
 
 /// The format that is written and the only one that is read.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// Why bytes were refused. Whoever sent them is to blame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(message, &[FORMAT, 7][..]);
         let read = |bytes: &[u8]| decode::<u64>(Reader::copying(bytes), 8);
         assert_eq!(read(&[FORMAT, 7]), Ok(7));
-        assert_eq!(read(&[2, 7]), Err(Error::Format(2)));
+        assert_eq!(read(&[FORMAT - 1, 7]), Err(Error::Format(FORMAT - 1)));
         assert_eq!(read(&[FORMAT]), Err(Error::Short));
         assert_eq!(read(&[FORMAT, 7, 0]), Err(Error::Trailing(1)));
         assert!(matches!(read(&[FORMAT; 9]), Err(Error::TooLong { .. })));

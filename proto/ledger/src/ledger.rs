@@ -16,6 +16,7 @@ use crate::graveyard::Graveyard;
 use crate::home::Homes;
 use crate::interest::{Edges, number_of};
 use crate::limits::EDGES_MAX;
+use crate::name::LogName;
 use crate::object::Object;
 
 /// What every origin knows.
@@ -24,6 +25,7 @@ use crate::object::Object;
 /// [snapshot](Self::snapshot) and the same [digest](Self::digest) everywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
+    pub(crate) name: LogName,
     pub(crate) applied: LogIndex,
     pub(crate) edges: Edges,
     pub(crate) sessions: Sessions,
@@ -42,6 +44,21 @@ impl Ledger {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Before the first entry of the log with this name.
+    #[must_use]
+    pub fn founded(name: LogName) -> Self {
+        Self {
+            name,
+            ..Self::default()
+        }
+    }
+
+    /// Which log this is the state of. Part of the state: whoever is given one knows.
+    #[must_use]
+    pub fn name(&self) -> LogName {
+        self.name
     }
 
     /// Applies an entry. Indexes that are left out had no command.

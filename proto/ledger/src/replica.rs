@@ -40,6 +40,10 @@
 //! Messages to all that are applied while an edge is not attached are told to its clients
 //! when it attaches and the origin still remembers them, which it does for a while; the
 //! ledger itself keeps slots, not messages. A sender is told in any case.
+//!
+//! A log itself may be lost with all its origins. Where the edge attaches then, another is
+//! named, and nothing of what the edge has seen counts: it begins a life in the new log,
+//! opens there what its clients use, and claims what they publish. They go on.
 
 mod answers;
 mod asks;
@@ -71,6 +75,7 @@ use model::{
 
 use crate::command::{Command, Proposal, Request};
 use crate::effect::StreamState;
+use crate::name::LogName;
 use crate::wire::{ToEdge, ToOrigin};
 use barriers::Barriers;
 use life::Dice;
@@ -89,7 +94,9 @@ pub struct Replica {
     registered: bool,
     link: Link,
     leader: Option<NodeId>,
-    /// The newest entry whose effects were seen.
+    /// The log that the edge was told of.
+    log: LogName,
+    /// The newest entry of it whose effects were seen.
     seen: LogIndex,
     /// The edge's own session.
     own: SessionId,
@@ -150,6 +157,7 @@ impl Replica {
             registered: false,
             link: Link::Detached,
             leader: None,
+            log: LogName::default(),
             seen: LogIndex(0),
             own,
             begun: 0,
@@ -169,6 +177,12 @@ impl Replica {
         replica.sessions.insert(own, Session::new(false, None, 1));
         replica.push_own(Request::Register, Bytes::new());
         replica
+    }
+
+    /// The log that the edge was told of last.
+    #[must_use]
+    pub fn log(&self) -> LogName {
+        self.log
     }
 
     /// The life under which the edge is known.
@@ -228,11 +242,12 @@ impl Replica {
         }
         match message {
             ToEdge::Attached {
+                log,
                 index,
                 known,
                 objects,
                 streams,
-            } => self.attached(index, known, objects, streams, now),
+            } => self.attached((log, index), known, objects, streams, now),
             ToEdge::Resumed { index } => self.resumed(index, now),
             ToEdge::Stream { key, state } => {
                 self.stream_is(key, state);

@@ -56,6 +56,7 @@ fn fnv1a(bytes: &[u8]) -> u128 {
 
 impl Coded for Ledger {
     fn put(&self, to: &mut Vec<u8>) {
+        self.name.put(to);
         self.applied.put(to);
         put_len(to, self.edges.len());
         for edge in self.edges.all() {
@@ -75,6 +76,7 @@ impl Coded for Ledger {
     }
 
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
+        let name = Coded::take(from)?;
         let applied = LogIndex::take(from)?;
         let lives: Vec<(EdgeLife, OwnSession)> = from.several("edges", usize::MAX)?;
         let mut edges = Edges::default();
@@ -94,6 +96,7 @@ impl Coded for Ledger {
         let sessions = Sessions::restored(take_map(from)?)
             .ok_or(Error::Contradiction("two sessions in one entry"))?;
         let mut ledger = Self {
+            name,
             applied,
             edges,
             sessions,

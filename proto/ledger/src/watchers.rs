@@ -16,6 +16,7 @@ use model::{EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, StreamKey, Version};
 use crate::Ledger;
 use crate::command::Command;
 use crate::effect::{Applied, Effect};
+use crate::name::{LogName, Standing};
 use crate::wire::{ToEdge, ToOrigin};
 
 /// How long an edge may take to say who it is.
@@ -118,6 +119,7 @@ enum Attachment {
 #[derive(Debug)]
 struct Hello {
     edge: EdgeLife,
+    log: LogName,
     seen: LogIndex,
     objects: Vec<(ObjectKey, Epoch, Version)>,
     streams: Vec<StreamKey>,
@@ -138,6 +140,13 @@ struct Reading {
     ctx: u64,
     again: Instant,
     for_whom: Vec<(AttachId, u64)>,
+}
+
+impl Hello {
+    /// How this state stands to what the edge has seen.
+    fn finds(&self, ledger: &Ledger) -> Standing {
+        Standing::of((ledger.name(), ledger.applied()), (self.log, self.seen))
+    }
 }
 
 impl Barriers {
@@ -199,12 +208,14 @@ impl Watchers {
         let done = match message {
             ToOrigin::Attach {
                 edge,
+                log,
                 seen,
                 objects,
                 streams,
             } => {
                 let hello = Hello {
                     edge,
+                    log,
                     seen,
                     objects,
                     streams,
@@ -362,7 +373,7 @@ impl Watchers {
         }
         self.handle_detach(id);
         let until = now + CATCH_UP_WAIT;
-        let is_behind = ledger.applied() < hello.seen;
+        let is_behind = hello.finds(ledger) == Standing::Behind;
         self.attachments
             .insert(id, Attachment::Waiting { until, hello });
         if !is_behind {
@@ -379,7 +390,7 @@ impl Watchers {
             .attachments
             .iter()
             .filter(|(_, one)| match one {
-                Attachment::Waiting { hello, .. } => hello.seen <= ledger.applied(),
+                Attachment::Waiting { hello, .. } => hello.finds(ledger) != Standing::Behind,
                 Attachment::New { .. } | Attachment::Attached { .. } => false,
             })
             .map(|(id, _)| *id)
@@ -393,11 +404,13 @@ impl Watchers {
         let Some(Attachment::Waiting { hello, .. }) = self.attachments.remove(&id) else {
             return;
         };
+        let is_other = hello.finds(ledger) == Standing::Other;
         let Hello {
             edge,
             seen,
             objects,
             streams,
+            ..
         } = hello;
         if let Some(old) = self.attached.get(&edge).copied() {
             self.refuse(old, Refusal::Superseded);
@@ -407,8 +420,10 @@ impl Watchers {
             self.followers.entry(key.clone()).or_default().insert(id);
         }
         let follows: BTreeSet<StreamKey> = streams.iter().cloned().collect();
-        let missed = self.missed(&edge, seen, &follows, ledger);
-        let known = ledger.knows(&edge);
+        // What was seen of another log says nothing of this one.
+        let missed = (!is_other).then(|| self.missed(&edge, seen, &follows, ledger));
+        let missed = missed.flatten();
+        let known = !is_other && ledger.knows(&edge);
         self.attachments.insert(
             id,
             Attachment::Attached {
@@ -434,6 +449,7 @@ impl Watchers {
                     })
                     .collect();
                 let message = ToEdge::Attached {
+                    log: ledger.name(),
                     index: ledger.applied(),
                     known,
                     objects,

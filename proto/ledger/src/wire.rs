@@ -7,6 +7,7 @@ use bytes::Bytes;
 use model::{EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, StreamKey, Version};
 
 use crate::effect::{Applied, ObjectSync, StreamState};
+use crate::name::LogName;
 
 /// From an edge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum ToOrigin {
     Attach {
         /// Who.
         edge: EdgeLife,
+        /// The log that it was told of.
+        log: LogName,
         /// The newest entry it has seen the effects of, at any origin.
         seen: LogIndex,
         /// The objects it holds, and how much of each.
@@ -42,6 +45,9 @@ pub enum ToOrigin {
 pub enum ToEdge {
     /// The edge is attached. What follows continues from here.
     Attached {
+        /// The log. When it is not the one that the edge named, nothing that the edge has
+        /// of that one counts.
+        log: LogName,
         /// What this state includes.
         index: LogIndex,
         /// Whether the ledger knows this life of the edge. When not, everything must be

@@ -19,7 +19,7 @@ use model::{
 use selvage_ledger::effect::Effect;
 use selvage_ledger::watchers::{AttachId, Output, Refusal};
 use selvage_ledger::wire::{ToEdge, ToOrigin};
-use selvage_ledger::{Command, Leases, Ledger, Proposal, Request, Watchers};
+use selvage_ledger::{Command, Leases, Ledger, LogName, Proposal, Request, Watchers};
 
 struct Origin {
     now: Instant,
@@ -108,6 +108,7 @@ fn key() -> ObjectKey {
 fn hello(edge: &EdgeLife, seen: u64) -> ToOrigin {
     ToOrigin::Attach {
         edge: edge.clone(),
+        log: LogName::default(),
         seen: LogIndex(seen),
         objects: Vec::new(),
         streams: Vec::new(),

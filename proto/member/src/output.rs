@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::{About, Entry, HardState, Membership, Role, Ticket, Write};
-use ledger::Applied;
 use ledger::watchers::{AttachId, Refusal};
+use ledger::{Applied, Ledger, LogName};
 use model::{LogIndex, NodeId};
 
 use crate::state;
@@ -73,9 +73,15 @@ impl Restored {
     /// with the stamp of its folder. What `saved` holds must be saved before the member runs.
     #[must_use]
     pub fn founding(founders: impl IntoIterator<Item = (NodeId, About)>) -> Self {
-        let founding = consensus::Restored::founding(Membership::of(founders));
+        let founders = Membership::of(founders);
+        let stamps = founders
+            .about
+            .iter()
+            .map(|(id, about)| (id.0.get(), about.stamp));
+        let name = LogName::founded_by(stamps);
+        let founding = consensus::Restored::founding(founders);
         let saved = founding.snapshot.map(|meta| {
-            let mut ledger = ledger::Ledger::new();
+            let mut ledger = Ledger::founded(name);
             ledger.skip(meta.index);
             Saved {
                 index: meta.index,

@@ -10,6 +10,7 @@ use model::{
 
 use super::{Coded, Error, Reader, put_bytes, put_u64};
 use crate::limits::COMMAND_BYTES_MAX;
+use crate::name::LogName;
 
 /// Names are their text.
 macro_rules! name {
@@ -48,7 +49,7 @@ macro_rules! number {
         }
     )*};
 }
-number!(Epoch, LogIndex, Version);
+number!(Epoch, LogIndex, LogName, Version);
 
 /// Products are their fields.
 macro_rules! product {

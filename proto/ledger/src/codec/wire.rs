@@ -43,12 +43,14 @@ impl Coded for ToOrigin {
         match self {
             Self::Attach {
                 edge,
+                log,
                 seen,
                 objects,
                 streams,
             } => {
                 to.push(0);
                 edge.put(to);
+                log.put(to);
                 seen.put(to);
                 put_several(to, objects.iter());
                 put_several(to, streams.iter());
@@ -75,6 +77,7 @@ impl Coded for ToOrigin {
         Ok(match from.u8()? {
             0 => Self::Attach {
                 edge: Coded::take(from)?,
+                log: Coded::take(from)?,
                 seen: Coded::take(from)?,
                 objects: from.several("objects", MESSAGE_BYTES_MAX)?,
                 streams: from.several("streams", MESSAGE_BYTES_MAX)?,
@@ -94,12 +97,14 @@ impl Coded for ToEdge {
     fn put(&self, to: &mut Vec<u8>) {
         match self {
             Self::Attached {
+                log,
                 index,
                 known,
                 objects,
                 streams,
             } => {
                 to.push(0);
+                log.put(to);
                 index.put(to);
                 known.put(to);
                 put_several(to, objects.iter());
@@ -132,6 +137,7 @@ impl Coded for ToEdge {
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
         Ok(match from.u8()? {
             0 => Self::Attached {
+                log: Coded::take(from)?,
                 index: Coded::take(from)?,
                 known: Coded::take(from)?,
                 objects: from.several("objects", MESSAGE_BYTES_MAX)?,

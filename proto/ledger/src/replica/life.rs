@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::{EdgeLife, LogIndex, NodeId, ObjectKey, SessionId, StreamKey};
+use model::{EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, SessionId, StreamKey};
 
 use super::interface::{Misbehaviour, Output};
 use super::session::{Session, What};
@@ -11,6 +11,7 @@ use super::timers::Timer;
 use super::{Link, Replica, limits};
 use crate::command::Request;
 use crate::effect::{ObjectSync, StreamState};
+use crate::name::{LogName, Standing};
 use crate::wire::ToOrigin;
 
 /// Numbers that look like chance, from a seed (SplitMix64).
@@ -63,6 +64,7 @@ impl Replica {
         streams.dedup();
         self.outputs.push_back(Output::ToOrigin(ToOrigin::Attach {
             edge: self.life.clone(),
+            log: self.log,
             seen: self.seen,
             objects,
             streams,
@@ -72,20 +74,27 @@ impl Replica {
     /// The edge is attached.
     pub(super) fn attached(
         &mut self,
-        index: LogIndex,
+        (log, index): (LogName, LogIndex),
         known: bool,
         objects: Vec<(ObjectKey, ObjectSync)>,
         streams: Vec<(StreamKey, StreamState)>,
         now: Instant,
     ) -> Result<(), Misbehaviour> {
-        if index < self.seen {
+        let standing = Standing::of((log, index), (self.log, self.seen));
+        if standing == Standing::Behind {
             return Err(Misbehaviour::Behind);
         }
+        self.log = log;
         self.seen = index;
         self.link = Link::Attached;
         self.leader = None;
         self.timers
             .set(Timer::Reattach, now + limits::REATTACH_AFTER);
+        if standing == Standing::Other {
+            self.log_lost();
+            self.begin_life(now);
+            return Ok(());
+        }
         if !known && self.registered {
             self.begin_life(now);
             return Ok(());
@@ -108,6 +117,27 @@ impl Replica {
         self.ask_barrier();
         self.pump_all(now);
         Ok(())
+    }
+
+    /// The log was lost, and another counts from 1: what its numbers meant is over. What is
+    /// held was told to subscribers, and is replaced when the object is opened anew.
+    fn log_lost(&mut self) {
+        for object in self.objects.values_mut() {
+            if let Some(held) = &mut object.held {
+                held.epoch = Epoch(0);
+            }
+        }
+        for session in self.sessions.values_mut() {
+            for asked in &mut session.requests {
+                if let What::Write {
+                    seen: Some((epoch, _)),
+                    ..
+                } = &mut asked.what
+                {
+                    *epoch = Epoch(0);
+                }
+            }
+        }
     }
 
     /// The origin goes on where the last one stopped.

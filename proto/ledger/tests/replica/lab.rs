@@ -15,7 +15,7 @@ use selvage_ledger::effect::{Answer, Applied, Effect, ObjectChange};
 use selvage_ledger::replica::{Access, Output, Replica, Setup, Subscriber, SubscriberId};
 use selvage_ledger::watchers::{self, AttachId, Refusal, Watchers};
 use selvage_ledger::wire::{ToEdge, ToOrigin};
-use selvage_ledger::{Command, Ledger};
+use selvage_ledger::{Command, Ledger, LogName};
 
 pub(crate) type Slots = BTreeMap<SlotName, SlotValue>;
 
@@ -99,7 +99,7 @@ impl Lab {
             now,
             dice: Dice(seed),
             log: Vec::new(),
-            truth: Ledger::new(),
+            truth: Ledger::founded(LogName(1)),
             history: BTreeMap::new(),
             answers: BTreeMap::new(),
             values: BTreeMap::new(),
@@ -114,7 +114,7 @@ impl Lab {
             let mut watchers = Watchers::new();
             watchers.handle_leader(Some(leader()));
             lab.origins.push(Origin {
-                ledger: Ledger::new(),
+                ledger: Ledger::founded(LogName(1)),
                 watchers,
                 keeps_up: true,
                 leader: true,
@@ -165,6 +165,22 @@ impl Lab {
             self.origins[link.origin].watchers.handle_detach(link.id);
             let now = self.now;
             self.edges[edge].replica.handle_detached(now);
+        }
+    }
+
+    /// All origins lose their folders and found another log. Whoever was attached is not.
+    pub(crate) fn lose_log(&mut self, name: LogName) {
+        for edge in 0..self.edges.len() {
+            self.detach(edge);
+        }
+        self.log.clear();
+        self.history.clear();
+        self.answers.clear();
+        self.truth = Ledger::founded(name);
+        for origin in &mut self.origins {
+            origin.ledger = Ledger::founded(name);
+            origin.watchers = Watchers::new();
+            origin.watchers.handle_leader(Some(leader()));
         }
     }
 

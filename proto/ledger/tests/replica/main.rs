@@ -14,4 +14,5 @@ mod claims;
 mod durable;
 mod faults;
 mod lab;
+mod lost;
 mod random;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use consensus::{About, Role};
 use ledger::watchers::{AttachId, Refusal};
 use ledger::wire::{ToEdge, ToOrigin};
-use ledger::{Command, Effect, Proposal, Request};
+use ledger::{Command, Effect, LogName, Proposal, Request};
 use model::{EdgeId, EdgeLife, LogIndex, NodeId, SessionId};
 use selvage_member::{Error, Member, Output, Restored, Saved, Setup};
 
@@ -294,6 +294,7 @@ impl Cluster {
             attach,
             &ToOrigin::Attach {
                 edge: life(name),
+                log: LogName::default(),
                 seen: LogIndex(0),
                 objects: Vec::new(),
                 streams: Vec::new(),
