@@ -76,6 +76,13 @@ impl Limits {
 /// anew.
 pub const ATTACHMENT_BYTES: usize = 64 << 20;
 
+// All objects of an edge that attaches wait at once, and what was applied meanwhile.
+const _: () = assert!(
+    ledger::limits::ATTACHED_BYTES_MAX + 2 * ledger::limits::MESSAGE_BYTES_MAX < ATTACHMENT_BYTES
+);
+// A message of the ledger fits into one of the link.
+const _: () = assert!(ledger::limits::MESSAGE_BYTES_MAX + 1024 <= fabric::GRPC_MESSAGE_MAX);
+
 /// Messages that may wait for one edge to read them.
 pub const ATTACHMENT_MESSAGES: usize = 256 << 10;
 

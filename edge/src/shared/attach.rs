@@ -36,6 +36,12 @@ const OUT_QUEUE: usize = 4;
 /// gRPC messages that were read and are not yet looked at.
 const IN_QUEUE: usize = 4;
 
+// A message of the ledger goes alone, or with others up to the batch.
+const _: () = assert!(
+    ledger::limits::MESSAGE_BYTES_MAX + 1024 <= fabric::GRPC_MESSAGE_MAX
+        && LEDGER_BATCH_BYTES + LEDGER_MESSAGES_MAX * 16 <= fabric::GRPC_MESSAGE_MAX
+);
+
 /// What becomes of the way.
 #[derive(Debug)]
 pub(super) enum Way {

@@ -17,6 +17,8 @@ use std::fmt;
 use bytes::Bytes;
 use model::NameError;
 
+use crate::limits::PART_BYTES;
+
 /// The format that is written and the only one that is read.
 pub const FORMAT: u8 = 2;
 
@@ -95,6 +97,32 @@ pub(crate) fn encode<T: Coded>(value: &T) -> Bytes {
     to.push(FORMAT);
     value.put(&mut to);
     Bytes::from(to)
+}
+
+/// The bytes of one thing in a message.
+pub(crate) fn size<T: Coded>(value: &T) -> usize {
+    let mut to = Vec::new();
+    value.put(&mut to);
+    to.len()
+}
+
+/// These in their order, in parts none of which is empty. A part is closed when it holds
+/// `PART_BYTES`.
+pub(crate) fn parts<T: Coded>(all: impl IntoIterator<Item = T>) -> Vec<Vec<T>> {
+    let mut parts = Vec::new();
+    let mut room = 0;
+    for one in all {
+        let size = size(&one);
+        if room == 0 {
+            room = PART_BYTES;
+            parts.push(Vec::new());
+        }
+        room = room.saturating_sub(size);
+        if let Some(part) = parts.last_mut() {
+            part.push(one);
+        }
+    }
+    parts
 }
 
 /// A whole message, and nothing behind it.
@@ -284,6 +312,32 @@ mod tests {
         assert_eq!(read(&[FORMAT]), Err(Error::Short));
         assert_eq!(read(&[FORMAT, 7, 0]), Err(Error::Trailing(1)));
         assert!(matches!(read(&[FORMAT; 9]), Err(Error::TooLong { .. })));
+    }
+
+    #[test]
+    fn parts_have_everything_in_order_and_room_for_one_more() {
+        // From a seed, so that a failure comes again.
+        let mut seed = 7_u64;
+        let mut draw = || {
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            seed >> 33
+        };
+        for _ in 0..20 {
+            let all: Vec<_> = (0..draw() % 40)
+                .map(|_| {
+                    let len = usize::try_from(draw() % 500_000).unwrap();
+                    model::SlotValue(Bytes::from(vec![0; len]))
+                })
+                .collect();
+            let parts = parts(all.clone());
+            assert_eq!(parts.concat(), all);
+            for (place, part) in parts.iter().enumerate() {
+                let bytes: usize = part.iter().map(size).sum();
+                let last = part.last().map(size).unwrap();
+                assert!(bytes - last < PART_BYTES, "it was closed in time");
+                assert!(bytes >= PART_BYTES || place + 1 == parts.len());
+            }
+        }
     }
 
     #[test]

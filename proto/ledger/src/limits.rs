@@ -1,6 +1,8 @@
 //! What the replicated state may hold. Every origin must have the same limits, so they are
 //! constants: a limit that is changed changes what the log means.
 
+use model::SlotName;
+
 /// Slots of one object. A room of a few hundred users with some slots each fits.
 pub const SLOTS_MAX: usize = 4096;
 
@@ -73,9 +75,34 @@ pub const EPOCH_ABOVE_MAX: u64 = u64::MAX / 2;
 /// Bytes of a trace context: a W3C traceparent has 55.
 pub const TRACE_BYTES_MAX: usize = 64;
 
-/// Bytes of one message between an edge and its origin. An edge that attaches may be
-/// brought up to date about all it holds at once.
-pub const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Bytes of one message between an edge and its origin, which must fit into one of the link
+/// that carries it. What is larger goes in [parts](PART_BYTES).
+pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// A part of what is too much for one message is closed when it holds this many bytes:
+/// large enough that a part costs little, small enough that one that is nearly full has room
+/// for the largest thing there is.
+pub const PART_BYTES: usize = 1024 * 1024;
+
+/// Bytes of one thing that is not split: an object as it stands with the names of removed
+/// slots, or what one batch changed of it, and what stands around it.
+pub const ITEM_BYTES_MAX: usize = OBJECT_BYTES_MAX
+    + COMMAND_BYTES_MAX
+    + (SLOTS_MAX + BATCH_OPS_MAX) * 16
+    + TOMBSTONES_MAX * (SlotName::MAX_LEN + 16)
+    + 8 * 1024;
+
+/// Parts of what one entry did: the end of an edge lets in all that waited for the locks of
+/// its clients, at most everything there is, each with its answer.
+pub const APPLIED_PARTS_MAX: usize = 2 * TOTAL_BYTES_MAX / PART_BYTES;
+
+/// Bytes of the objects that an edge is brought up to date about when it attaches, roughly.
+/// They wait at the origin until the edge reads them. What has no room is opened anew, some
+/// objects at a time.
+pub const ATTACHED_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Objects that an edge may hold.
+pub const HELD_MAX: usize = 65_536;
 
 /// What [`Answer::Full`](crate::Answer::Full) can name, as it is written down: a new name
 /// goes to the end.
@@ -97,4 +124,5 @@ pub const LIMIT_NAMES: [&str; 15] = [
     "homes",
 ];
 
+const _: () = assert!(PART_BYTES + ITEM_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(VALUE_BYTES_MAX < OBJECT_BYTES_MAX && VALUE_BYTES_MAX < COMMAND_BYTES_MAX);

@@ -53,6 +53,7 @@ mod interface;
 mod life;
 pub mod limits;
 mod object;
+mod parts;
 mod publications;
 mod session;
 mod timers;
@@ -80,6 +81,7 @@ use crate::wire::{ToEdge, ToOrigin};
 use barriers::Barriers;
 use life::Dice;
 use object::Object;
+use parts::Parts;
 use publications::Publication;
 use session::{Session, What};
 use timers::{Timer, Timers};
@@ -109,6 +111,8 @@ pub struct Replica {
     /// Those whose connections are being closed.
     dismissed: BTreeSet<SubscriberId>,
     objects: BTreeMap<ObjectKey, Object>,
+    /// Objects that the ledger has open for the edge, and that it does not want any more.
+    closing: BTreeSet<ObjectKey>,
     uses_waiting: usize,
     uses_asked: u64,
     barriers: Barriers,
@@ -116,6 +120,7 @@ pub struct Replica {
     followed: BTreeMap<StreamKey, Option<StreamState>>,
     timers: Timers,
     outputs: VecDeque<Output>,
+    parts: Parts,
 }
 
 /// How the edge is attached.
@@ -166,6 +171,8 @@ impl Replica {
             subscribers: BTreeMap::new(),
             dismissed: BTreeSet::new(),
             objects: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            parts: Parts::default(),
             uses_waiting: 0,
             uses_asked: 0,
             barriers: Barriers::default(),
@@ -216,6 +223,7 @@ impl Replica {
     pub fn handle_detached(&mut self, _now: Instant) {
         self.link = Link::Detached;
         self.leader = None;
+        self.parts = Parts::default();
         self.barriers.interrupted();
         self.timers.cancel(&Timer::Reattach);
     }
@@ -230,11 +238,17 @@ impl Replica {
                 self.outputs.push_back(Output::Reattach);
                 return Ok(());
             }
-            (Link::Attached, ToEdge::Attached { .. } | ToEdge::Resumed { .. }) => {
+            (
+                Link::Attached,
+                ToEdge::Holds { .. } | ToEdge::Attached { .. } | ToEdge::Resumed { .. },
+            ) => {
                 return Err(Misbehaviour::AttachedTwice);
             }
             (Link::Attached, _)
-            | (Link::Attaching { .. }, ToEdge::Attached { .. } | ToEdge::Resumed { .. }) => {}
+            | (
+                Link::Attaching { .. },
+                ToEdge::Holds { .. } | ToEdge::Attached { .. } | ToEdge::Resumed { .. },
+            ) => {}
             (Link::Attaching { again: true }, _) => return Ok(()),
             (Link::Attaching { again: false } | Link::Detached, _) => {
                 return Err(Misbehaviour::NotAttached);
@@ -253,7 +267,12 @@ impl Replica {
                 self.stream_is(key, state);
                 Ok(())
             }
-            ToEdge::Applied(applied) => self.applied(applied, now),
+            ToEdge::Holds { objects, streams } => self.holds(objects, streams),
+            ToEdge::Part(part) => self.part(part),
+            ToEdge::Applied(applied) => {
+                let applied = self.whole(applied);
+                self.applied(applied, now)
+            }
             ToEdge::Barrier { id } => self.barrier_passed(id, now),
             ToEdge::Leader(leader) => {
                 self.leader_is(leader, now);
@@ -318,6 +337,9 @@ impl Replica {
                 let some = self.ending.len().min(limits::ENDS_PER_REQUEST);
                 let sessions = self.ending.drain(..some).collect();
                 self.push_own(Request::EndSessions(sessions), Bytes::new());
+            }
+            for key in std::mem::take(&mut self.closing) {
+                self.push_own(Request::Close { key }, Bytes::new());
             }
         }
         self.pump(self.own, now);

@@ -5,14 +5,16 @@
 //! message; who is told the same is sent the same bytes. Nothing is kept for edges that are
 //! not attached: who comes back says what it has and is told the difference.
 
+mod parts;
 mod recent;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::{EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, StreamKey, Version};
+use model::{EdgeLife, LogIndex, NodeId, StreamKey};
 
+use self::parts::Holds;
 use crate::Ledger;
 use crate::command::Command;
 use crate::effect::{Applied, Effect};
@@ -89,6 +91,8 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Watchers {
     attachments: BTreeMap<AttachId, Attachment>,
+    /// What an edge said that it has, before it attaches.
+    saying: BTreeMap<AttachId, Holds>,
     /// Those of them that are told of what is applied.
     attached: BTreeMap<EdgeLife, AttachId>,
     followers: BTreeMap<StreamKey, BTreeSet<AttachId>>,
@@ -121,8 +125,7 @@ struct Hello {
     edge: EdgeLife,
     log: LogName,
     seen: LogIndex,
-    objects: Vec<(ObjectKey, Epoch, Version)>,
-    streams: Vec<StreamKey>,
+    holds: Holds,
 }
 
 /// Questions for how far the log has come, at most one under way.
@@ -178,6 +181,7 @@ impl Watchers {
     /// The stream has ended.
     pub fn handle_detach(&mut self, id: AttachId) {
         self.barriers.forget(id);
+        self.saying.remove(&id);
         let edge = match self.attachments.remove(&id) {
             Some(Attachment::Attached { edge, follows, .. }) => {
                 for key in follows {
@@ -213,14 +217,20 @@ impl Watchers {
                 objects,
                 streams,
             } => {
-                let hello = Hello {
-                    edge,
-                    log,
-                    seen,
-                    objects,
-                    streams,
-                };
-                self.hello(id, hello, ledger, now)
+                let mut holds = self.saying.remove(&id).unwrap_or_default();
+                holds.extend(objects, streams).and_then(|()| {
+                    let hello = Hello {
+                        edge,
+                        log,
+                        seen,
+                        holds,
+                    };
+                    self.hello(id, hello, ledger, now)
+                })
+            }
+            ToOrigin::Holds { objects, streams } => {
+                let saying = self.saying.entry(id).or_default();
+                saying.extend(objects, streams)
             }
             ToOrigin::Propose(command) => self.propose(id, command),
             ToOrigin::Barrier { id: number } => self.barrier(id, number, now),
@@ -353,9 +363,6 @@ impl Watchers {
         ledger: &Ledger,
         now: Instant,
     ) -> Result<(), Refusal> {
-        if hello.streams.len() > FOLLOWED_MAX {
-            return Err(Refusal::TooMany);
-        }
         // An edge that begins another life says so where it is.
         match self.attachments.get(&id) {
             Some(Attachment::Attached { edge, .. }) if edge.edge != hello.edge.edge => {
@@ -406,20 +413,16 @@ impl Watchers {
         };
         let is_other = hello.finds(ledger) == Standing::Other;
         let Hello {
-            edge,
-            seen,
-            objects,
-            streams,
-            ..
+            edge, seen, holds, ..
         } = hello;
         if let Some(old) = self.attached.get(&edge).copied() {
             self.refuse(old, Refusal::Superseded);
         }
         self.attached.insert(edge.clone(), id);
-        for key in &streams {
+        for key in &holds.streams {
             self.followers.entry(key.clone()).or_default().insert(id);
         }
-        let follows: BTreeSet<StreamKey> = streams.iter().cloned().collect();
+        let follows: BTreeSet<StreamKey> = holds.streams.iter().cloned().collect();
         // What was seen of another log says nothing of this one.
         let missed = (!is_other).then(|| self.missed(&edge, seen, &follows, ledger));
         let missed = missed.flatten();
@@ -436,29 +439,15 @@ impl Watchers {
             Some(missed) => {
                 self.send(id, &ToEdge::Resumed { index: seen });
                 for applied in missed {
-                    self.send(id, &ToEdge::Applied(applied));
+                    for message in parts::applied(applied) {
+                        self.outputs.push_back(Output::ToEdge { id, message });
+                    }
                 }
             }
             None => {
-                let objects = objects
-                    .into_iter()
-                    .filter(|(key, _, _)| ledger.has_open(key, &edge))
-                    .filter_map(|(key, epoch, version)| {
-                        let sync = ledger.sync(&key, Some((epoch, version)))?;
-                        Some((key, sync))
-                    })
-                    .collect();
-                let message = ToEdge::Attached {
-                    log: ledger.name(),
-                    index: ledger.applied(),
-                    known,
-                    objects,
-                    streams: streams
-                        .iter()
-                        .map(|key| (key.clone(), ledger.stream(key)))
-                        .collect(),
-                };
-                self.send(id, &message);
+                for message in parts::attached(ledger, &edge, known, &holds) {
+                    self.send(id, &message);
+                }
             }
         }
         self.send(id, &ToEdge::Leader(self.leader));
@@ -547,11 +536,11 @@ impl Watchers {
                 Ok(())
             }
             Some(Attachment::Waiting { hello, .. }) => {
-                if hello.streams.len() >= FOLLOWED_MAX {
+                if hello.holds.streams.len() >= FOLLOWED_MAX {
                     return Err(Refusal::TooMany);
                 }
-                if !hello.streams.contains(&key) {
-                    hello.streams.push(key);
+                if !hello.holds.streams.contains(&key) {
+                    hello.holds.streams.push(key);
                 }
                 Ok(())
             }
@@ -567,7 +556,7 @@ impl Watchers {
                 Ok(())
             }
             Some(Attachment::Waiting { hello, .. }) => {
-                hello.streams.retain(|other| other != key);
+                hello.holds.streams.retain(|other| other != key);
                 Ok(())
             }
             Some(Attachment::New { .. }) | None => Err(Refusal::NotAttached),
@@ -650,15 +639,15 @@ impl Watchers {
                 .iter()
                 .filter_map(|place| applied.effects.get(*place).cloned())
                 .collect();
-            let message = ToEdge::Applied(Applied {
+            let messages = parts::applied(Applied {
                 index: applied.index,
                 trace: applied.trace.clone(),
                 effects,
-            })
-            .encode();
+            });
             for id in ids {
-                let message = message.clone();
-                self.outputs.push_back(Output::ToEdge { id, message });
+                for message in messages.iter().cloned() {
+                    self.outputs.push_back(Output::ToEdge { id, message });
+                }
             }
         }
     }

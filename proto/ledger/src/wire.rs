@@ -26,6 +26,14 @@ pub enum ToOrigin {
         /// The streams it follows.
         streams: Vec<StreamKey>,
     },
+    /// A part of what the edge will [attach](Self::Attach) with, when it is too much for one
+    /// message.
+    Holds {
+        /// Objects it holds.
+        objects: Vec<(ObjectKey, Epoch, Version)>,
+        /// Streams it follows.
+        streams: Vec<StreamKey>,
+    },
     /// A command for the log, in its canonical form.
     Propose(Bytes),
     /// Answer [`ToEdge::Barrier`] behind the effects of everything that was acknowledged
@@ -59,6 +67,14 @@ pub enum ToEdge {
         /// Streams it follows.
         streams: Vec<(StreamKey, StreamState)>,
     },
+    /// A part of what the edge will be [attached](Self::Attached) with, when it is too much
+    /// for one message.
+    Holds {
+        /// Objects the edge holds.
+        objects: Vec<(ObjectKey, ObjectSync)>,
+        /// Streams it follows.
+        streams: Vec<(StreamKey, StreamState)>,
+    },
     /// The edge is attached, as [`Self::Attached`], and knows nothing anew: all that happened
     /// behind what it has seen follows.
     /// How a stream stands that it began to follow in between it must ask: it asks to
@@ -74,6 +90,9 @@ pub enum ToEdge {
         /// How.
         state: StreamState,
     },
+    /// The first of what an entry did, when it is too much for one message. The rest
+    /// follows, and counts with it as one step.
+    Part(Applied),
     /// What an entry did, as far as it concerns the edge.
     Applied(Applied),
     /// The effects of everything that was acknowledged before the question stand before

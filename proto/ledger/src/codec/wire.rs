@@ -71,6 +71,11 @@ impl Coded for ToOrigin {
                 to.push(4);
                 key.put(to);
             }
+            Self::Holds { objects, streams } => {
+                to.push(5);
+                put_several(to, objects.iter());
+                put_several(to, streams.iter());
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
@@ -88,6 +93,10 @@ impl Coded for ToOrigin {
             },
             3 => Self::Follow(Coded::take(from)?),
             4 => Self::Unfollow(Coded::take(from)?),
+            5 => Self::Holds {
+                objects: from.several("objects", MESSAGE_BYTES_MAX)?,
+                streams: from.several("streams", MESSAGE_BYTES_MAX)?,
+            },
             tag => return Reader::no_case("message of an edge", tag),
         })
     }
@@ -132,6 +141,15 @@ impl Coded for ToEdge {
                 to.push(6);
                 index.put(to);
             }
+            Self::Holds { objects, streams } => {
+                to.push(7);
+                put_several(to, objects.iter());
+                put_several(to, streams.iter());
+            }
+            Self::Part(applied) => {
+                to.push(8);
+                applied.put(to);
+            }
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
@@ -156,6 +174,11 @@ impl Coded for ToEdge {
             6 => Self::Resumed {
                 index: Coded::take(from)?,
             },
+            7 => Self::Holds {
+                objects: from.several("objects", MESSAGE_BYTES_MAX)?,
+                streams: from.several("streams", MESSAGE_BYTES_MAX)?,
+            },
+            8 => Self::Part(Coded::take(from)?),
             tag => return Reader::no_case("message of an origin", tag),
         })
     }

@@ -268,7 +268,9 @@ impl Replica {
         }
         let exists = self.objects.contains_key(key);
         let is_full = self.uses_waiting >= limits::USES_WAITING_MAX
-            || (!exists && (self.objects.len() >= limits::OBJECTS_HELD_MAX || self.own_is_full()));
+            || (!exists
+                && (self.objects.len() + self.closing.len() >= limits::OBJECTS_HELD_MAX
+                    || self.own_is_full()));
         let Some(member) = self.subscribers.get_mut(&who) else {
             return;
         };
@@ -281,6 +283,7 @@ impl Replica {
         self.timers.cancel(&Timer::Linger(key.clone()));
         if !exists {
             self.objects.insert(key.clone(), Object::opening(kind));
+            self.closing.remove(key);
             self.propose_open(key);
         }
         self.uses_asked += 1;
@@ -358,19 +361,26 @@ impl Replica {
 
     /// Nobody has come back in time.
     pub(super) fn close_unused(&mut self, key: ObjectKey, now: Instant) {
-        if !self.objects.get(&key).is_some_and(Object::is_unused) {
+        let Some(object) = self.objects.get(&key).filter(|object| object.is_unused()) else {
             return;
-        }
-        // While nothing can be closed, nothing is gained by asking for it: the object may be
-        // wanted again, and opens and closes would pile up.
-        if !self.is_connected() {
+        };
+        // What no origin was asked to open costs a place here and nothing when the edge
+        // attaches. It may be wanted again, and opens would pile up.
+        let is_asked = object.held.is_some() || self.was_given(object.open_seq);
+        if !is_asked && !self.is_connected() {
             self.timers.set(Timer::Linger(key), now + self.setup.linger);
             return;
         }
         self.objects.remove(&key);
         self.timers.cancel(&Timer::Uses(key.clone()));
-        self.push_own(Request::Close { key }, Bytes::new());
+        self.closing.insert(key);
         self.pump_own(now);
+    }
+
+    /// Whether an origin was given a request of the edge's own.
+    fn was_given(&self, seq: u64) -> bool {
+        let asked = self.sessions.get(&self.own).and_then(|own| own.get(seq));
+        asked.is_none_or(|asked| asked.handed)
     }
 
     /// Asks the ledger for the object, and says what of it is known.

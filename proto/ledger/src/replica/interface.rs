@@ -220,6 +220,8 @@ pub enum Misbehaviour {
     AttachedTwice,
     /// Its state is older than what the edge has seen.
     Behind,
+    /// It said more than there can be.
+    TooMuch,
     /// It answered a question that was not asked.
     UnknownBarrier(u64),
     /// It answered a request with what cannot be an answer to it.
@@ -237,6 +239,7 @@ impl std::fmt::Display for Misbehaviour {
             Self::NotAttached => f.write_str("the origin spoke before it attached the edge"),
             Self::AttachedTwice => f.write_str("the origin attached the edge twice"),
             Self::Behind => f.write_str("the origin's state is older than what the edge has seen"),
+            Self::TooMuch => f.write_str("the origin said more than there can be"),
             Self::UnknownBarrier(id) => {
                 write!(f, "the origin answered barrier {id}, which was not asked")
             }

@@ -3,14 +3,17 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::{EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, SessionId, StreamKey};
+use model::{EdgeLife, Epoch, LogIndex, NodeId, ObjectKey, SessionId, StreamKey, Version};
 
 use super::interface::{Misbehaviour, Output};
+use super::parts::Parts;
 use super::session::{Session, What};
 use super::timers::Timer;
 use super::{Link, Replica, limits};
+use crate::codec::{parts, size};
 use crate::command::Request;
 use crate::effect::{ObjectSync, StreamState};
+use crate::limits::PART_BYTES;
 use crate::name::{LogName, Standing};
 use crate::wire::ToOrigin;
 
@@ -37,6 +40,28 @@ impl Dice {
     }
 }
 
+/// Takes out what is said before the edge attaches, if all of it is too much for one message.
+fn in_parts(
+    objects: &mut Vec<(ObjectKey, Epoch, Version)>,
+    streams: &mut Vec<StreamKey>,
+) -> Vec<ToOrigin> {
+    let bytes = objects.iter().map(size).chain(streams.iter().map(size));
+    if bytes.sum::<usize>() <= PART_BYTES {
+        return Vec::new();
+    }
+    let objects = parts(std::mem::take(objects)).into_iter();
+    let streams = parts(std::mem::take(streams)).into_iter();
+    let objects = objects.map(|objects| ToOrigin::Holds {
+        objects,
+        streams: Vec::new(),
+    });
+    let streams = streams.map(|streams| ToOrigin::Holds {
+        objects: Vec::new(),
+        streams,
+    });
+    objects.chain(streams).collect()
+}
+
 impl Replica {
     /// A session that is new, and counted.
     pub(super) fn next_session(&mut self) -> SessionId {
@@ -48,8 +73,9 @@ impl Replica {
     pub(super) fn attach(&mut self, again: bool, now: Instant) {
         self.link = Link::Attaching { again };
         self.barriers.interrupted();
+        self.parts = Parts::default();
         self.timers.set(Timer::Reattach, now + limits::ATTACH_WAIT);
-        let objects = self
+        let mut objects = self
             .objects
             .iter()
             .filter_map(|(key, object)| {
@@ -62,6 +88,9 @@ impl Replica {
         streams.extend(self.publications.values().map(|one| one.key.clone()));
         streams.sort_unstable();
         streams.dedup();
+        for part in in_parts(&mut objects, &mut streams) {
+            self.outputs.push_back(Output::ToOrigin(part));
+        }
         self.outputs.push_back(Output::ToOrigin(ToOrigin::Attach {
             edge: self.life.clone(),
             log: self.log,
@@ -99,7 +128,11 @@ impl Replica {
             self.begin_life(now);
             return Ok(());
         }
-        let mut listed: std::collections::BTreeMap<_, _> = objects.into_iter().collect();
+        let earlier = std::mem::take(&mut self.parts);
+        let mut listed = earlier.objects;
+        listed.extend(objects);
+        let mut streams = streams;
+        streams.extend(earlier.streams);
         let keys: Vec<ObjectKey> = self.objects.keys().cloned().collect();
         for key in keys {
             match listed.remove(&key) {
@@ -194,6 +227,7 @@ impl Replica {
         self.sessions.insert(own, Session::new(false, None, 1));
         self.push_own(Request::Register, Bytes::new());
         self.ending.clear();
+        self.closing.clear();
 
         let keys: Vec<ObjectKey> = self.objects.keys().cloned().collect();
         for key in keys {

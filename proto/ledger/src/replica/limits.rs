@@ -20,7 +20,7 @@ pub const OBJECTS_PER_SUBSCRIBER_MAX: usize = 256;
 
 /// Objects that an edge holds or opens. Each is up to a mebibyte, in a few bytes usually;
 /// the cluster's limit is not much higher.
-pub const OBJECTS_HELD_MAX: usize = 65_536;
+pub const OBJECTS_HELD_MAX: usize = crate::limits::HELD_MAX;
 
 /// Subscriptions that wait for an answer: a whole edge's clients come back at once.
 pub const USES_WAITING_MAX: usize = 65_536;

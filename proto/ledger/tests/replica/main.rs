@@ -15,4 +15,5 @@ mod durable;
 mod faults;
 mod lab;
 mod lost;
+mod many;
 mod random;
