@@ -456,6 +456,42 @@ fn an_abandoned_tail_is_announced_until_it_is_acknowledged() {
 }
 
 #[test]
+fn news_of_a_gap_are_repeated_when_an_older_transmission_was_the_one_that_came() {
+    let mut played = Played::new();
+    let flow = played.open();
+    let late = Some(played.now + Duration::from_millis(100));
+    let now = played.now;
+    for deadline in [late, None] {
+        let written = played
+            .session
+            .write(flow, &b"x"[..], Priority::Data, deadline, now);
+        written.unwrap();
+        played.sent();
+    }
+    let again = played.wait(3000).concat();
+    let carrier = Seen::Data {
+        sequence: 2,
+        forward: 1,
+        abandoned: false,
+        last: false,
+        len: 1,
+    };
+    assert!(again.contains(&carrier), "{again:?}");
+    // The far end has 2 from its first transmission, and waits for 1.
+    played.ack(flow, 64, 0, &[0, 0]);
+    let update = Seen::Data {
+        sequence: 2,
+        forward: 2,
+        abandoned: true,
+        last: false,
+        len: 0,
+    };
+    assert!(played.sent().concat().contains(&update));
+    played.ack(flow, 64, 2, &[]);
+    assert_eq!(played.session.in_flight().1, 0);
+}
+
+#[test]
 fn a_closed_window_is_probed_and_touchy_peers_get_no_probe() {
     for (manners, probe) in [
         (Manners::Standard, Seen::Probe),

@@ -51,6 +51,17 @@ pub(super) struct Piece {
     pub(super) sent_abandoned: bool,
 }
 
+/// How far a sending flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    Open,
+    /// No message follows; waiting for the last acknowledgement.
+    Closing,
+    /// All is acknowledged. Numbers of flows are never used again, so that there is
+    /// nothing to wait for (§3.6.2.11 keeps a number for 130 seconds).
+    Over,
+}
+
 impl Piece {
     /// A number that stands for messages that were given up before they were cut.
     pub(super) const fn gap() -> Self {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::queue::{Message, Piece, State, position};
+use super::queue::{Life, Message, Piece, State, position};
 use super::{Lost, MessageId, Options, Outstanding, Payload, Priority, SendId, SendStats};
 use crate::chunk::{self, Chunk, Fragment, UserData};
 use crate::limits;
@@ -42,16 +42,6 @@ const CUT_MIN: usize = 160;
 
 /// Between two probes of a closed window: at first, and at most (§3.6.2.9.1).
 const PROBE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
-    Open,
-    /// No message follows; waiting for the last acknowledgement.
-    Closing,
-    /// All is acknowledged. Numbers of flows are never used again, so that there is
-    /// nothing to wait for (§3.6.2.11 keeps a number for 130 seconds).
-    Over,
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Probe {
@@ -328,6 +318,7 @@ impl Send {
         }
         self.forget_pieces();
         self.forget_messages();
+        self.repeat_news();
         if self.life == Life::Closing && self.last.is_some() && self.pieces.is_empty() {
             self.life = Life::Over;
         }
@@ -504,6 +495,16 @@ impl Send {
             }
             self.pieces.pop_front();
             self.first += 1;
+        }
+    }
+
+    /// A fragment that carried the news of a gap can be acknowledged because an earlier
+    /// transmission of it arrived, which did not carry them. When nothing is left that could
+    /// and the far end still waits, the last number goes out once more, abandoned.
+    fn repeat_news(&mut self) {
+        if self.pieces.is_empty() && self.acknowledged + 1 < self.first {
+            self.pieces.push_front(Piece::gap());
+            self.first -= 1;
         }
     }
 
