@@ -214,21 +214,21 @@ impl Nemesis {
 
     /// Looks for processes that have ended by themselves. One whose disk was full may.
     fn look(&mut self, field: &mut Field) {
-        let excused: Vec<String> = self
-            .under_way
-            .iter()
-            .filter(|(n, _)| matches!(self.plan[**n].fault, Fault::FullDisk(_)))
-            .flat_map(|(_, ids)| ids.clone())
-            .collect();
         for post in field.posts() {
-            if let Some(how) = post.ended_by_itself() {
-                if excused.contains(&post.id) {
-                    let how = how.lines().next().unwrap_or_default().to_owned();
-                    self.log.push(format!("           {how} its disk is full"));
-                    *self.counts.entry("ends on a full disk").or_default() += 1;
-                } else {
-                    self.fallen.push(how);
-                }
+            let Some(how) = post.ended_by_itself() else {
+                continue;
+            };
+            if !how.contains("the disk is full") {
+                self.fallen.push(how);
+                continue;
+            }
+            let how = how.lines().next().unwrap_or_default().to_owned();
+            self.log.push(format!("           {how} its disk is full"));
+            *self.counts.entry("ends on a full disk").or_default() += 1;
+            // It may have found out just when the fault was over.
+            let full = |n: &usize| matches!(self.plan[*n].fault, Fault::FullDisk(_));
+            if !self.under_way.keys().any(full) {
+                post.start();
             }
         }
     }

@@ -15,6 +15,12 @@
 //! * all origins have the same digest;
 //! * no process ended that was not killed (on a full disk it may).
 //!
+//! Messages to all come once and in one order; and none is lost to a client that stays, in
+//! the runs in which origins never save their states. In the others an origin that was
+//! started again does not know the messages before the state that it began with: an edge
+//! that was attached elsewhere until then and comes to it is told the state alone. How many
+//! were lost so is printed.
+//!
 //! A failure names the seed, what befell the cluster, and the file with the history, which
 //! `cargo run -p selvage-cluster-tests --bin judge -- FILE` judges again. What the processes
 //! said lies beside it.
@@ -45,7 +51,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use selvage_cluster_tests::judge::{self, Recorder, Verdict};
+use selvage_cluster_tests::judge::{self, Recorder, Verdict, Violation};
 use selvage_cluster_tests::lab::crowd::{Crowd, Remaining, Size, object_name};
 use selvage_cluster_tests::lab::field::{Field, Word};
 use selvage_cluster_tests::lab::objects::{Member, with_exact_versions};
@@ -105,6 +111,12 @@ struct Run {
     recorder: Recorder,
     nemesis: Nemesis,
     field: Field,
+    saved_often: bool,
+}
+
+/// One of two clusters of a seed, and one of two seeds.
+fn saved_often(origins: usize, seed: u64) -> bool {
+    (seed + u64::from(origins > 3)).is_multiple_of(2)
 }
 
 impl Run {
@@ -119,7 +131,8 @@ impl Run {
         let recorder = Recorder::new(&title, seed);
         let mut run = Self {
             nemesis: Nemesis::new(seed, origins, EDGES, time, tempo),
-            field: Field::start(origins, EDGES, seed),
+            field: Field::start(origins, EDGES, seed, saved_often(origins, seed)),
+            saved_often: saved_often(origins, seed),
             title,
             seed,
             recorder,
@@ -171,7 +184,17 @@ impl Run {
         let level = calm.elapsed();
 
         let history = with_exact_versions(self.recorder.history());
-        let verdict = judge::judge(&history);
+        let mut verdict = judge::judge(&history);
+        if self.saved_often {
+            let all = verdict.violations.len();
+            let lost = |found: &Violation| matches!(found, Violation::SendLost { .. });
+            verdict.violations.retain(|found| !lost(found));
+            let lost = all - verdict.violations.len();
+            println!(
+                "{}: {lost} messages were not told to one client each",
+                self.title
+            );
+        }
         self.tell(&crowd, &verdict, &word, [ended, level]);
         if !verdict.holds() {
             self.fail(&format!("the history does not hold: {verdict}"));
@@ -225,6 +248,15 @@ impl Run {
                     if facade.objects.contains(&object) {
                         let version = facade.version(&object).await.unwrap_or_default();
                         versions.push((format!("facade {number}"), version));
+                        let slots = facade.slots(&object).await;
+                        let found = readers.iter().find(|reader| reader.object() == object);
+                        let found = found.map(|reader| reader.look(|seen| seen.slots.clone()));
+                        if slots != found {
+                            behind.push(format!("facade {number}: {slots:?} and not {found:?}"));
+                        }
+                        if let Some(back) = facade.went_back() {
+                            self.fail(&format!("facade {number}: {back}"));
+                        }
                     }
                 }
                 let newest = versions.iter().map(|(_, version)| *version).max();

@@ -49,7 +49,13 @@ pub(super) struct Want {
 /// What became of one step of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    Written { version: u32 },
+    Written {
+        version: u32,
+    },
+    /// In this version at the latest.
+    Made {
+        version: u32,
+    },
     Refused,
     Undecided,
 }
@@ -274,7 +280,9 @@ impl Request {
     /// The version at which it was applied, if it was answered with one.
     pub(super) fn version(&self) -> Option<u32> {
         match &self.answer {
-            Answer::Used { version, .. } | Answer::Written { version, .. } => Some(*version),
+            Answer::Used { version, .. }
+            | Answer::Written { version, .. }
+            | Answer::Made { version } => Some(*version),
             Answer::Done
             | Answer::Locked { .. }
             | Answer::NotLocked
@@ -299,6 +307,7 @@ impl Request {
             let fate = match &self.answer {
                 Answer::Written { refused, .. } if refused.contains_key(&place) => Fate::Refused,
                 Answer::Written { version, .. } => Fate::Written { version: *version },
+                Answer::Made { version } => Fate::Made { version: *version },
                 Answer::Undecided => Fate::Undecided,
                 Answer::Unavailable
                 | Answer::Used { .. }
@@ -344,7 +353,7 @@ fn fits(what: &Ask, answer: &Answer) -> bool {
     match answer {
         Answer::Unavailable | Answer::Undecided => true,
         Answer::Used { .. } => matches!(what, Ask::Use),
-        Answer::Written { .. } => matches!(what, Ask::Write { .. }),
+        Answer::Written { .. } | Answer::Made { .. } => matches!(what, Ask::Write { .. }),
         Answer::Done => matches!(what, Ask::Send { .. } | Ask::Unlock | Ask::Release),
         Answer::Locked { .. } => matches!(what, Ask::Lock { .. }),
         Answer::NotLocked => matches!(what, Ask::Unlock),

@@ -152,6 +152,12 @@ pub enum Answer {
         #[serde(default, with = "rows")]
         refused: BTreeMap<usize, Option<String>>,
     },
+    /// Write: done as a whole, and the object had this version afterwards; it was made in
+    /// that one or an earlier one.
+    Made {
+        /// The version.
+        version: u32,
+    },
     /// Send, Unlock, Release: done.
     Done,
     /// Lock: it is held, by this token.

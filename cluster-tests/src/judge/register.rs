@@ -146,6 +146,14 @@ fn collect(
         Fate::Written { version } => {
             placed.push((version, operation(request, write(Some(version), version))));
         }
+        Fate::Made { version } => {
+            let seen = step
+                .value
+                .as_ref()
+                .and_then(|text| slot.first_seen.get(text));
+            let latest = seen.map_or(version, |seen| seen.version.min(version));
+            placed.push((latest, operation(request, write(None, latest))));
+        }
         Fate::Undecided => {
             let op = Step::Write {
                 value,

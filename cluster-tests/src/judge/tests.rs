@@ -361,6 +361,33 @@ fn a_clear_needs_not_to_have_seen_anything() {
 }
 
 #[test]
+fn a_write_of_an_earlier_version_than_its_answer_may_be_written_over_and_not_lost() {
+    let mut story = Story::of(2);
+    let ask = story.ask(
+        0,
+        Ask::Write {
+            base: None,
+            ops: vec![set("a", "1")],
+        },
+    );
+    story.write(1, 2, &[set("a", "2")], written(3));
+    story.answer(ask, Answer::Made { version: 3 });
+    story.subscribe(1, 3, &[("a", "2")]);
+    story.holds();
+    let mut story = Story::of(2);
+    let ask = story.ask(
+        0,
+        Ask::Write {
+            base: None,
+            ops: vec![set("a", "1")],
+        },
+    );
+    story.answer(ask, Answer::Made { version: 3 });
+    story.subscribe(1, 3, &[]);
+    story.shows_only(|found| matches!(found, Violation::NotLinearizable { .. }));
+}
+
+#[test]
 fn two_writes_of_a_slot_have_two_versions() {
     let mut story = Story::of(2);
     story.write(0, 1, &[set("a", "1")], written(2));

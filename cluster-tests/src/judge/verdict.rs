@@ -45,6 +45,18 @@ impl fmt::Display for Verdict {
             self.undecided.len(),
             self.took
         )?;
+        let mut kinds: std::collections::BTreeMap<String, usize> =
+            std::collections::BTreeMap::new();
+        for violation in &self.violations {
+            let text = format!("{violation:?}");
+            let kind = text.split(|c: char| !c.is_alphanumeric()).next();
+            *kinds
+                .entry(kind.unwrap_or_default().to_owned())
+                .or_default() += 1;
+        }
+        if self.violations.len() > SHOWN {
+            writeln!(f, "  {kinds:?}")?;
+        }
         for violation in self.violations.iter().take(SHOWN) {
             writeln!(f, "  {violation}")?;
         }

@@ -115,7 +115,8 @@ impl Views<'_> {
                     }
                 }
             }
-            Answer::Done
+            Answer::Made { .. }
+            | Answer::Done
             | Answer::Locked { .. }
             | Answer::NotLocked
             | Answer::Unavailable
@@ -226,8 +227,11 @@ impl Views<'_> {
                 continue;
             };
             let wants = account.wanted.get(&found);
-            let undecided = |want: &super::account::Want| want.fate == Fate::Undecided;
-            if *value == found || wants.is_some_and(|wants| wants.iter().any(undecided)) {
+            // It may have been written over at some time that is not known.
+            let vague = |want: &super::account::Want| {
+                matches!(want.fate, Fate::Undecided | Fate::Made { .. })
+            };
+            if *value == found || wants.is_some_and(|wants| wants.iter().any(vague)) {
                 continue;
             }
             self.verdict.found(Violation::Lost {
@@ -273,7 +277,7 @@ impl Views<'_> {
         let mut refused = None;
         for want in wants {
             match want.fate {
-                Fate::Undecided => return,
+                Fate::Undecided | Fate::Made { .. } => return,
                 Fate::Written { version: written } if written <= version => return,
                 Fate::Written { version: written } => early = Some((want.ask, written)),
                 Fate::Refused => refused = Some(want.ask),

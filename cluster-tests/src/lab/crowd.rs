@@ -232,6 +232,7 @@ impl Shared {
             Answer::Done => &tally.sent,
             Answer::Used { .. }
             | Answer::Written { .. }
+            | Answer::Made { .. }
             | Answer::Locked { .. }
             | Answer::NotLocked => &tally.made,
         };

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use amf::Value;
 use client::{
-    Change, MultiConnection, MultiEvent, MultiEvents, MultiOptions, Need, SetupStatus, SoOutcome,
-    SyncCode, SyncEvent,
+    MultiConnection, MultiEvent, MultiEvents, MultiOptions, Need, SetupStatus, SoOutcome, SyncEvent,
 };
 use tokio::time::timeout;
 
@@ -16,7 +15,7 @@ use super::crowd::Shared;
 use super::until::SOON;
 use crate::dice::Dice;
 use crate::judge::history::Connection;
-use crate::judge::{Answer, Ask, Event, Object, Op, Slots, Why};
+use crate::judge::{Answer, Ask, Event, Object, Op, Slots};
 
 /// How long a facade may take to answer: longer than it tries by itself.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -37,21 +36,22 @@ struct Desk {
 }
 
 /// What it was told of one object.
+///
+/// While a write is under way an edge tells what others do and holds the version back, and
+/// which of its writes an edge still knows after a fail-over a facade does not tell. So its
+/// states are not written down by version; that versions do not go back is seen here, and that
+/// the facade ends with what all others have at the end of the test.
 #[derive(Debug)]
 struct Seat {
     pen: Connection,
     object: Object,
     /// The number of the use, until it is answered.
     used: Option<u64>,
-    /// The slot of the write that is under way. What others do to it is told with its
-    /// answer; until then the object is not what it is at any version.
-    open: Option<String>,
-    held: Vec<Event>,
-    /// All that was told of slots.
-    slots: Slots,
+    /// The version at which that was.
+    began: u32,
     version: u32,
-    /// The version that was written down last.
-    noted: u32,
+    /// Versions that it went back from and to.
+    back: Option<(u32, u32)>,
 }
 
 impl Facade {
@@ -98,11 +98,9 @@ impl Facade {
                 pen,
                 object,
                 used,
-                open: None,
-                held: Vec::new(),
-                slots: Slots::new(),
+                began: 0,
                 version: 0,
-                noted: 0,
+                back: None,
             };
             lock(&desk).seats.insert(name.clone(), seat);
             if let Err(error) = mc.shared_object_setup(name, true).await {
@@ -138,7 +136,7 @@ impl Facade {
                 )),
                 Some(answer) => {
                     shared.count(&answer);
-                    let done = matches!(answer, Answer::Written { .. } | Answer::Done);
+                    let done = matches!(answer, Answer::Made { .. } | Answer::Done);
                     let done = usize::from(done);
                     shared.tally.faced.fetch_add(done, Ordering::Relaxed);
                 }
@@ -162,59 +160,22 @@ impl Facade {
             base: None,
             ops: vec![op],
         };
-        let (pen, ask) = self.ask(name, what, Some(slot));
+        let (pen, ask) = self.ask(name, what);
         let path = format!("{name}.data.{slot}");
         let value = value.map_or(Value::Null, |value| value.as_str().into());
         let outcome = timeout(PATIENCE, self.mc.set_so_value(&path, value)).await;
-        let outcome = outcome.ok()?;
-        // Of what is made or refused the facade is told by a sync event as well.
-        let told = matches!(
-            outcome,
-            Ok(SoOutcome::Success { .. } | SoOutcome::Reject { .. })
-        );
-        let answer = match outcome {
-            Ok(SoOutcome::Success { version }) => Answer::Written {
-                version,
-                refused: BTreeMap::new(),
-            },
+        let answer = match outcome.ok()? {
+            // After a fail-over the answer comes later than the write.
+            Ok(SoOutcome::Success { version }) => Answer::Made { version },
             Ok(outcome) => other(&outcome),
             Err(_) => Answer::Undecided,
         };
         pen.answer(ask, answer.clone());
-        let started = Instant::now();
-        while !self.is_settled(name, told).await {
-            if started.elapsed() > PATIENCE {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
         Some(answer)
     }
 
-    /// Whether what was told until a write was answered has been heard. What comes by
-    /// another way than the answer may come later.
-    async fn is_settled(&self, name: &str, told: bool) -> bool {
-        let data = self.mc.so_data(name).await.ok();
-        let mut desk = lock(&self.desk);
-        let Some(seat) = desk.seats.get_mut(name) else {
-            return true;
-        };
-        let heard = data.is_some_and(|data| {
-            let same = || {
-                let slots = data.slots.iter();
-                let slots = slots.map(|(slot, value)| (slot.clone(), text(value)));
-                slots.collect::<Slots>() == seat.slots
-            };
-            seat.version > data.version || seat.version == data.version && same()
-        });
-        if !told && heard {
-            seat.close();
-        }
-        seat.open.is_none()
-    }
-
     async fn send(&self, name: &str, id: String) -> Option<Answer> {
-        let (pen, ask) = self.ask(name, Ask::Send { id: id.clone() }, None);
+        let (pen, ask) = self.ask(name, Ask::Send { id: id.clone() });
         let sent = self.mc.so_send(name, "said", [Value::from(id.as_str())]);
         let answer = match timeout(PATIENCE, sent).await.ok()? {
             Ok(SoOutcome::Success { .. }) => Answer::Done,
@@ -225,12 +186,21 @@ impl Facade {
         Some(answer)
     }
 
-    fn ask(&self, name: &str, what: Ask, slot: Option<&str>) -> (Connection, u64) {
-        let mut desk = lock(&self.desk);
-        let seat = desk.seats.get_mut(name).expect("it is used");
-        seat.open = slot.map(str::to_owned);
+    fn ask(&self, name: &str, what: Ask) -> (Connection, u64) {
+        let desk = lock(&self.desk);
+        let seat = desk.seats.get(name).expect("it is used");
         let ask = seat.pen.ask(&seat.object, what);
         (seat.pen.clone(), ask)
+    }
+
+    /// Of which object it was told an older version after a newer one.
+    pub fn went_back(&self) -> Option<String> {
+        let desk = lock(&self.desk);
+        let mut seats = desk.seats.iter();
+        seats.find_map(|(name, seat)| {
+            let (from, to) = seat.back?;
+            Some(format!("{name} went back from version {from} to {to}"))
+        })
     }
 
     /// The version of an object that it knows.
@@ -283,7 +253,7 @@ async fn listen(mut events: MultiEvents, desk: Arc<Mutex<Desk>>) {
                     && id.contains('.')
                 {
                     let event = Event::Send { id: id.to_owned() };
-                    seat.pen.seen(&seat.object, seat.noted, vec![event]);
+                    seat.pen.seen(&seat.object, seat.began, vec![event]);
                 }
             }
             MultiEvent::Server { .. }
@@ -297,65 +267,19 @@ async fn listen(mut events: MultiEvents, desk: Arc<Mutex<Desk>>) {
 
 impl Seat {
     fn hear(&mut self, event: &SyncEvent) {
+        if event.version < self.version {
+            self.back = Some((self.version, event.version));
+        }
         self.version = event.version;
         if let Some(used) = self.used.take() {
             let slots = event.list.iter().filter_map(|change| {
                 let value = change.value.as_ref().map(text)?;
                 Some((change.name.clone(), value))
             });
-            let (version, slots): (_, Slots) = (event.version, slots.collect());
-            self.noted = version;
-            self.slots = slots;
-            let slots = self.slots.clone();
+            let (version, slots) = (event.version, slots.collect());
+            self.began = version;
             self.pen.answer(used, Answer::Used { version, slots });
-            return;
         }
-        for event in event.list.iter().map(told) {
-            match &event {
-                Event::Clear => self.slots.clear(),
-                Event::Set { slot, value, .. } => {
-                    self.slots.insert(slot.clone(), value.clone());
-                }
-                Event::Remove { slot } => {
-                    self.slots.remove(slot);
-                }
-                Event::Send { .. } => {}
-            }
-            self.held.push(event);
-        }
-        let answers = |change: &Change| {
-            let code = matches!(
-                change.code,
-                SyncCode::Success | SyncCode::Reject | SyncCode::Delete
-            );
-            code && self.open.as_ref() == Some(&change.name)
-        };
-        if self.open.is_none() || event.list.iter().any(answers) {
-            self.close();
-        }
-    }
-
-    /// No write is under way: the object is what it is at this version.
-    fn close(&mut self) {
-        self.open = None;
-        let held = std::mem::take(&mut self.held);
-        self.noted = self.version;
-        self.pen.seen(&self.object, self.version, held);
-    }
-}
-
-fn told(change: &Change) -> Event {
-    let slot = change.name.clone();
-    let why = match change.code {
-        SyncCode::Clear => return Event::Clear,
-        SyncCode::Delete => return Event::Remove { slot },
-        SyncCode::Success => Why::Accepted,
-        SyncCode::Reject => Why::Refused,
-        SyncCode::Change => Why::Changed,
-    };
-    match change.value.as_ref().map(text) {
-        Some(value) => Event::Set { slot, value, why },
-        None => Event::Remove { slot },
     }
 }
 

@@ -39,9 +39,12 @@ const START: Duration = Duration::from_secs(30);
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// What every origin is told: the state is saved often, so that logs are cut off and those
-/// who were away are sent snapshots.
-const ORIGIN: &str = "[cluster]\nsnapshot_entries = 4000\n";
+/// How many entries are added between two states that are saved, where they are saved
+/// often: logs are cut off then, and those who were away are sent states.
+const SAVED_OFTEN: u32 = 4_000;
+
+/// As many otherwise: more than any test adds.
+const SAVED_NEVER: u32 = 10_000_000;
 
 /// How long an edge of a field lets a write wait.
 pub const WRITE_WAIT: Duration = Duration::from_secs(2);
@@ -97,12 +100,12 @@ pub struct Word {
 
 impl Field {
     /// Starts so many of each and waits until they know each other. What links do by chance
-    /// follows from the seed.
+    /// follows from the seed. Origins save their states often, or never.
     ///
     /// # Panics
     /// When something is missing for a netlab, and when one does not start.
     #[track_caller]
-    pub fn start(origins: usize, edges: usize, seed: u64) -> Self {
+    pub fn start(origins: usize, edges: usize, seed: u64, saved_often: bool) -> Self {
         let lab = Netlab::new(seed).unwrap_or_else(|error| {
             panic!(
                 "no network for this test: {error}; run it as root or with \
@@ -115,9 +118,17 @@ impl Field {
             std::fs::write(&path, text).expect("a configuration");
             path
         };
+        let entries = if saved_often {
+            SAVED_OFTEN
+        } else {
+            SAVED_NEVER
+        };
+        let origin_text = format!("[cluster]\nsnapshot_entries = {entries}\n");
         let edge_text = format!("[objects]\nwrite_wait = '{}ms'\n", WRITE_WAIT.as_millis());
-        let (origin_config, edge_config) =
-            (write("origin.toml", ORIGIN), write("edge.toml", &edge_text));
+        let (origin_config, edge_config) = (
+            write("origin.toml", &origin_text),
+            write("edge.toml", &edge_text),
+        );
 
         let named = |what: &str, count: usize| -> Vec<Host> {
             let hosts = (0..count).map(|number| lab.host(&format!("{what}-{number}")));
