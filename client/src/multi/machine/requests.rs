@@ -398,10 +398,12 @@ impl Requests {
 const ROWS_MAX: usize = WINDOW * 8;
 
 impl Request {
-    /// As it is asked.
+    /// As it is asked. One that was answered is asked for again only because of its number:
+    /// in its own words it would be answered again, and that would be taken for the answer to
+    /// a later one.
     pub(super) fn output(&self, server: usize) -> Output {
         let ask = match (&self.ask, self.state) {
-            (_, State::Void) => {
+            (_, State::Void | State::Done) => {
                 let slot = SlotName::new(NO_SLOT);
                 ObjectAsk::Write(
                     slot.map(|slot| SlotOp::Remove { slot })
@@ -409,8 +411,8 @@ impl Request {
                         .collect(),
                 )
             }
-            (Ask::Write(ops), State::Open | State::Done) => ObjectAsk::Write(ops.clone()),
-            (Ask::Send(payload), State::Open | State::Done) => ObjectAsk::Send(payload.clone()),
+            (Ask::Write(ops), State::Open) => ObjectAsk::Write(ops.clone()),
+            (Ask::Send(payload), State::Open) => ObjectAsk::Send(payload.clone()),
         };
         Output::Ask {
             server,

@@ -158,6 +158,28 @@ fn what_the_servers_could_not_decide_uses_its_number_up() {
 }
 
 #[test]
+fn what_was_answered_is_not_asked_for_again_in_its_words_because_of_an_older_request() {
+    let mut lab = Lab::running(2);
+    lab.send("older");
+    let ticket = lab.set("a", "x");
+    // The older one waits, as one of another object may for a lock.
+    lab.edges[0].asks.clear();
+    let success = vec![ObjectEvent::Success { slot: slot("a") }];
+    lab.edges[0].said.push_back(update(2, success));
+    lab.hear(0);
+    assert_eq!(lab.settled[&ticket], Settled::Success(Version(2)));
+    lab.lose(0);
+    let asked: Vec<&ObjectAsk> = lab.edges[1].asks.iter().map(|(ask, _)| ask).collect();
+    let [ObjectAsk::Send(_), ObjectAsk::Write(ops)] = asked.as_slice() else {
+        panic!("{asked:?}");
+    };
+    assert!(
+        matches!(ops.as_slice(), [model::SlotOp::Remove { slot }] if slot.as_str() != "a"),
+        "{ops:?}"
+    );
+}
+
+#[test]
 fn messages_are_told_once_whichever_server_dies() {
     let mut lab = Lab::running(2);
     let first = lab.send("one");
