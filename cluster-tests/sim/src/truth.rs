@@ -246,7 +246,10 @@ impl Truth {
         let Some(past) = self.objects.get(key) else {
             return Ok(());
         };
+        // A temporary object that died began anew without slots, which nothing here tells of.
+        let life = past.get(version).map(|moment| moment.epoch);
         let was = past.range(..version).next_back();
+        let was = was.filter(|(_, moment)| Some(moment.epoch) == life);
         let Some(overwritten) = was.and_then(|(_, moment)| moment.slots.get(slot)) else {
             return Ok(());
         };
