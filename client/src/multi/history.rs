@@ -103,7 +103,8 @@ impl History {
         true
     }
 
-    fn keep(&mut self, payload: &Bytes) {
+    /// Counts a message that is told.
+    pub(super) fn keep(&mut self, payload: &Bytes) {
         self.messages += 1;
         mirror::keep(&mut self.sends, payload.clone());
     }

@@ -178,8 +178,12 @@ impl Machine {
             self.tell_server(server, ServerState::Unnumbered(why));
         }
         if self.primary == Some(server) {
-            for request in self.requests.again(numbered, now) {
+            let (again, heard) = self.requests.again(numbered, now);
+            for request in again {
                 self.output.push_back(request.output(server));
+            }
+            for (object, ticket) in heard {
+                self.settle_send(&object, Some(ticket));
             }
             self.flush(now);
         }
@@ -212,7 +216,12 @@ impl Machine {
             }
         }
         if is_primary {
-            self.follow(&update.name.clone(), Some((update, &folded)), now);
+            self.follow(&update.name, Some((update, &folded)), now);
+            for event in &update.events {
+                if let ObjectEvent::Sent { seq } = event {
+                    self.sent(&update.name, *seq);
+                }
+            }
             self.flush(now);
         }
     }
@@ -527,11 +536,11 @@ impl Machine {
             *resume = Resume::Asked { at: now };
         }
         self.tell_server(server, ServerState::Primary);
+        self.requests.unsent();
         let objects: Vec<ObjectName> = self.objects.keys().cloned().collect();
         for object in objects {
             self.switch(server, &object, now);
         }
-        // After the messages that came by another way were counted as applied.
         self.output.push_back(Output::Resume {
             server,
             next: self.requests.first(),
@@ -548,7 +557,6 @@ impl Machine {
         for payload in history.switch(mirror) {
             self.tell_send(object, payload);
         }
-        self.requests.unsent();
         self.follow(object, None, now);
     }
 
@@ -598,12 +606,32 @@ impl Machine {
         }
     }
 
-    fn tell_send(&mut self, object: &ObjectName, payload: Bytes) {
-        if let Some(ticket) = self.requests.echoed(object, &payload) {
+    /// The primary says that our message was given out.
+    fn sent(&mut self, object: &ObjectName, seq: u64) {
+        let (ticket, unheard) = self.requests.sent(seq);
+        if let Some(payload) = unheard {
+            if let Some(history) = self.objects.get_mut(object) {
+                history.keep(&payload);
+            }
+            self.tell(Told::Send {
+                object: object.clone(),
+                payload,
+            });
+        }
+        self.settle_send(object, ticket);
+    }
+
+    fn settle_send(&mut self, object: &ObjectName, ticket: Option<Ticket>) {
+        if let Some(ticket) = ticket {
             let version = self.objects.get(object).map(|history| history.version);
             let settled = Settled::Success(version.unwrap_or_default());
             self.output.push_back(Output::Settle(ticket, settled));
         }
+    }
+
+    fn tell_send(&mut self, object: &ObjectName, payload: Bytes) {
+        let ticket = self.requests.echoed(object, &payload);
+        self.settle_send(object, ticket);
         self.tell(Told::Send {
             object: object.clone(),
             payload,

@@ -52,10 +52,12 @@ impl Mirror {
     /// an acceptance names a slot and not its value.
     pub(super) fn fold(&mut self, update: &ObjectUpdate, own: &[SlotOp]) -> Folded {
         // Messages and statuses carry any version.
-        let spoken = update
-            .events
-            .iter()
-            .any(|event| !matches!(event, ObjectEvent::Send(_) | ObjectEvent::Status(_)));
+        let spoken = update.events.iter().any(|event| {
+            !matches!(
+                event,
+                ObjectEvent::Send(_) | ObjectEvent::Sent { .. } | ObjectEvent::Status(_)
+            )
+        });
         let grown = spoken && update.version > self.version;
         let mut folded = Folded {
             grown,
@@ -99,7 +101,7 @@ impl Mirror {
                     keep(&mut self.sends, payload.clone());
                     folded.sends.push(payload.clone());
                 }
-                ObjectEvent::Status(_) => {}
+                ObjectEvent::Sent { .. } | ObjectEvent::Status(_) => {}
             }
         }
         if spoken {

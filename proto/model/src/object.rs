@@ -173,6 +173,12 @@ pub enum ObjectEvent {
     },
     /// A message to all subscribers: handler and arguments, AMF values.
     Send(Bytes),
+    /// The subscriber's own message was given out. Told to one that counts its requests: the
+    /// message as it comes to all does not say whose it is.
+    Sent {
+        /// The number of the request.
+        seq: u64,
+    },
     /// Something failed.
     Status(ObjectStatus),
 }

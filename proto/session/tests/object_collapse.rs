@@ -208,7 +208,10 @@ impl Subscriber {
                     self.slots.insert(slot.clone(), vec![0]);
                     self.heard.push(event.clone());
                 }
-                ObjectEvent::UseSuccess | ObjectEvent::Send(_) | ObjectEvent::Status(_) => {
+                ObjectEvent::UseSuccess
+                | ObjectEvent::Send(_)
+                | ObjectEvent::Sent { .. }
+                | ObjectEvent::Status(_) => {
                     self.heard.push(event.clone());
                 }
             }
@@ -223,6 +226,7 @@ fn mentioned(events: &[ObjectEvent]) -> Vec<SlotName> {
         | ObjectEvent::Clear
         | ObjectEvent::Success { .. }
         | ObjectEvent::Send(_)
+        | ObjectEvent::Sent { .. }
         | ObjectEvent::Status(_) => None,
     });
     slots.collect()
@@ -237,6 +241,7 @@ fn any_event() -> impl Strategy<Value = ObjectEvent> {
         1 => Just(ObjectEvent::Clear),
         1 => Just(ObjectEvent::UseSuccess),
         2 => any::<u8>().prop_map(|byte| ObjectEvent::Send(vec![byte].into())),
+        1 => any::<u8>().prop_map(|seq| ObjectEvent::Sent { seq: seq.into() }),
         1 => Just(ObjectEvent::Status(ObjectStatus::Undecided)),
     ]
 }

@@ -24,6 +24,8 @@ pub(super) struct Requests {
     rows: VecDeque<Request>,
     /// Every request up to this number is applied: a later one was answered.
     applied: u64,
+    /// The primary does not count requests.
+    plain: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub(super) struct Request {
     again: bool,
     /// A change by another that may be the answer was seen; when it is taken for one.
     merged: Option<Instant>,
+    /// A message like it came back. It may be somebody else's.
+    heard: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +74,7 @@ impl Default for Requests {
             next: 1,
             rows: VecDeque::new(),
             applied: 0,
+            plain: false,
         }
     }
 }
@@ -82,6 +87,7 @@ impl Requests {
 
     /// Another server is the primary, and was asked for nothing yet.
     pub(super) fn unsent(&mut self) {
+        self.plain = false;
         for row in &mut self.rows {
             row.again |= row.sent.take().is_some();
             row.merged = None;
@@ -89,15 +95,22 @@ impl Requests {
     }
 
     /// All that the present primary must be asked for again. Without numbers only what has no
-    /// answer.
-    pub(super) fn again(&mut self, numbered: bool, now: Instant) -> Vec<Request> {
+    /// answer, and what came back has: its tickets are given.
+    pub(super) fn again(
+        &mut self,
+        numbered: bool,
+        now: Instant,
+    ) -> (Vec<Request>, Vec<(ObjectName, Ticket)>) {
+        self.plain = !numbered;
+        let mut heard = Vec::new();
         if !numbered {
+            heard = self.heard();
             self.rows.retain(|row| row.state == State::Open);
         }
         for row in &mut self.rows {
             row.sent = Some(now);
         }
-        self.rows.iter().cloned().collect()
+        (self.rows.iter().cloned().collect(), heard)
     }
 
     /// Takes what waits of an object.
@@ -157,6 +170,7 @@ impl Requests {
             sent: Some(now),
             again: false,
             merged: None,
+            heard: false,
         });
         self.next += 1;
     }
@@ -212,7 +226,8 @@ impl Requests {
             | ObjectEvent::Change { .. }
             | ObjectEvent::Success { .. }
             | ObjectEvent::Remove { .. }
-            | ObjectEvent::Send(_) => None,
+            | ObjectEvent::Send(_)
+            | ObjectEvent::Sent { .. } => None,
         });
         let found = self
             .rows
@@ -318,18 +333,51 @@ impl Requests {
         (verdicts, settled)
     }
 
-    /// A message came back that may be one of ours: it is applied.
+    /// A message came back that may be one of ours, or somebody else's in the same words: it
+    /// proves nothing. Where nothing better comes it is taken for ours.
     pub(super) fn echoed(&mut self, object: &ObjectName, payload: &Bytes) -> Option<Ticket> {
+        let plain = self.plain;
         let row = self.rows.iter_mut().find(|row| {
             row.is_open()
+                && !row.heard
                 && row.object == *object
                 && matches!(&row.ask, Ask::Send(ours) if ours == payload)
         })?;
-        row.state = State::Done;
-        let ticket = row.tickets.pop().map(|(_, ticket)| ticket);
+        row.heard = true;
+        if !plain {
+            return None;
+        }
+        let ticket = row.end();
         let seq = row.seq;
         self.applied(seq, None);
         ticket
+    }
+
+    /// The message with this number was given out: who waits for it, and the message itself
+    /// if it never came back, because it was given out where and when nobody listened for us.
+    pub(super) fn sent(&mut self, seq: u64) -> (Option<Ticket>, Option<Bytes>) {
+        let Some(row) = self.rows.iter_mut().find(|row| row.seq == seq) else {
+            return (None, None);
+        };
+        let Ask::Send(payload) = &row.ask else {
+            return (None, None);
+        };
+        let unheard = (!row.heard && row.state != State::Void).then(|| payload.clone());
+        row.heard = true;
+        let ticket = match row.state {
+            State::Open => row.end(),
+            State::Done | State::Void => None,
+        };
+        self.applied(seq, None);
+        (ticket, unheard)
+    }
+
+    /// The primary does not tell senders apart: what came back must do for an answer.
+    fn heard(&mut self) -> Vec<(ObjectName, Ticket)> {
+        let open = self.rows.iter_mut().filter(|row| row.is_open());
+        open.filter(|row| row.heard)
+            .filter_map(|row| Some((row.object.clone(), row.end()?)))
+            .collect()
     }
 
     /// When there is something to do.
@@ -364,7 +412,7 @@ impl Requests {
                 let tickets = row.tickets.drain(..);
                 settled.extend(tickets.map(|(_, ticket)| (ticket, Settled::Undecided)));
                 if let Ask::Send(_) = row.ask {
-                    // A message that was applied before is not given out again.
+                    // There is nothing more to tell of it.
                     row.state = State::Done;
                 }
             }
@@ -438,9 +486,16 @@ impl Request {
         self.is_open() && matches!(self.ask, Ask::Write(_)) && self.object == *object
     }
 
-    /// A message that was applied before is not given out again, so silence means nothing.
+    /// Who does not count requests does not give out again a message that was applied before,
+    /// so silence means nothing.
     const fn must_be_answered(&self) -> bool {
         matches!(self.ask, Ask::Write(_)) || !self.again
+    }
+
+    /// A message has its answer. Who waits for it?
+    fn end(&mut self) -> Option<Ticket> {
+        self.state = State::Done;
+        self.tickets.pop().map(|(_, ticket)| ticket)
     }
 
     fn close(&mut self, status: Option<ObjectStatus>) {
@@ -505,6 +560,7 @@ impl<'a> Said<'a> {
                 | ObjectEvent::UseSuccess
                 | ObjectEvent::Clear
                 | ObjectEvent::Send(_)
+                | ObjectEvent::Sent { .. }
                 | ObjectEvent::Status(_) => {}
             }
         }

@@ -205,6 +205,87 @@ fn messages_are_told_once_whichever_server_dies() {
 }
 
 #[test]
+fn a_message_is_not_settled_by_the_same_words_of_somebody_else() {
+    let mut lab = Lab::running(2);
+    let ticket = lab.send("tick");
+    // Theirs is given out first, and the primary dies before it hands ours on.
+    lab.other_send("tick");
+    lab.catch_up(0);
+    lab.hear(0);
+    assert_eq!(lab.settled.get(&ticket), None, "it was theirs");
+    lab.lose(0);
+    assert_eq!(lab.machine.requests.first(), 1);
+    lab.settle_all();
+    assert!(matches!(lab.settled[&ticket], Settled::Success(_)));
+    assert_eq!(lab.ledger.sends.len(), 2, "ours is lost");
+    lab.judge();
+}
+
+#[test]
+fn two_programs_that_say_the_same_are_each_heard_when_their_server_dies() {
+    // Each facade of the two sees the other's messages as somebody's.
+    for read_before in 0..=3 {
+        let mut lab = Lab::running(2);
+        let mut tickets = Vec::new();
+        for _ in 0..3 {
+            tickets.push(lab.send("tick"));
+            lab.other_send("tick");
+        }
+        for _ in 0..read_before {
+            lab.read(0);
+        }
+        lab.catch_up(0);
+        while !lab.edges[0].said.is_empty() {
+            lab.hear(0);
+        }
+        let settled = lab.settled.len();
+        assert_eq!(settled, read_before, "of {read_before} that were applied");
+        lab.lose(0);
+        lab.settle_all();
+        for ticket in tickets {
+            assert!(matches!(lab.settled[&ticket], Settled::Success(_)));
+        }
+        assert_eq!(lab.ledger.sends.len(), 6);
+        lab.judge();
+    }
+}
+
+#[test]
+fn a_message_that_was_given_out_when_nobody_listened_comes_with_its_answer() {
+    let mut lab = Lab::running(2);
+    let ticket = lab.send("tick");
+    lab.read(0);
+    lab.lose(1);
+    // The one that comes back was not subscribed when it was given out.
+    lab.up(1);
+    lab.lose(0);
+    lab.settle_all();
+    assert!(matches!(lab.settled[&ticket], Settled::Success(_)));
+    assert_eq!(lab.ledger.sends.len(), 1);
+    lab.judge();
+}
+
+#[test]
+fn where_requests_are_not_counted_what_comes_back_is_the_answer() {
+    let mut lab = Lab::running(1);
+    lab.answer_resumes = false;
+    lab.lose(0);
+    lab.up(0);
+    lab.machine.resumed(0, Err("it cannot".to_owned()), lab.now);
+    lab.drain();
+    while lab.machine.objects[&object()].behind {
+        lab.read(0);
+        lab.hear(0);
+    }
+    let ticket = lab.send("tick");
+    lab.edges[0].asks.clear();
+    let echo = ObjectEvent::Send(Bytes::from_static(b"tick"));
+    lab.edges[0].said.push_back(update(0, vec![echo]));
+    lab.hear(0);
+    assert!(matches!(lab.settled[&ticket], Settled::Success(_)));
+}
+
+#[test]
 fn a_setup_fails_as_a_whole_and_who_comes_late_is_sent_away() {
     let mut lab = Lab::new(2);
     lab.up(0);

@@ -30,7 +30,7 @@ impl Client {
         let has_status = update
             .events
             .iter()
-            .any(|event| matches!(event, ObjectEvent::Status(_)));
+            .any(|event| matches!(event, ObjectEvent::Status(_) | ObjectEvent::Sent { .. }));
         let first = update
             .events
             .iter()
@@ -121,6 +121,8 @@ impl Client {
                         .map_or(holes, |last| last.1);
                     used.last_send = Some((place, holes));
                 }
+                // It is the answer, if the message itself was not.
+                ObjectEvent::Sent { .. } => {}
                 ObjectEvent::Status(code) => status = Some(*code),
             }
         }
@@ -316,7 +318,11 @@ impl Used {
                 What::Send(payload) => update
                     .events
                     .iter()
-                    .any(|event| matches!(event, ObjectEvent::Send(told) if told == payload)),
+                    .any(|event| match event {
+                        ObjectEvent::Send(told) => told == payload,
+                        ObjectEvent::Sent { seq } => *seq == waiting.seq,
+                        _ => false,
+                    }),
                 // Calls are answered apart.
                 What::Lock(_) | What::Unlock => return None,
             };

@@ -62,7 +62,7 @@ impl Replica {
             }
             What::Send { key, payload } => {
                 if let Some(who) = who {
-                    self.send_answered(who, &key, payload, &answer);
+                    self.send_answered(who, (id, seq), &key, payload, &answer);
                 }
             }
             What::Lock { key, call, .. } => {
@@ -110,7 +110,8 @@ impl Replica {
         }
     }
 
-    /// A message was told to all, the sender among them. That is its answer.
+    /// A message was told to all, the sender among them. That is its answer, but for one who
+    /// counts its requests: what settles a number must not be somebody else's same words.
     pub(super) fn send_decided(
         &mut self,
         id: SessionId,
@@ -119,7 +120,9 @@ impl Replica {
         now: Instant,
     ) -> Result<(), Misbehaviour> {
         if answer == Answer::Done {
-            self.take(id, seq, now);
+            if let Some((Some(who), What::Send { key, .. })) = self.take(id, seq, now) {
+                self.tell_sent(who, (id, seq), &key);
+            }
             self.pump(id, now);
             self.finish_if_drained(id, now);
             return self.answer_those_behind(id, now);
@@ -220,9 +223,30 @@ impl Replica {
         self.tell(Recipients::One(who), key, events);
     }
 
+    /// Tells one who counts its requests that its message was given out. Whether it does.
+    fn tell_sent(&mut self, who: SubscriberId, request: (SessionId, u64), key: &ObjectKey) -> bool {
+        let (id, seq) = request;
+        if !self
+            .sessions
+            .get(&id)
+            .is_some_and(|session| session.durable)
+        {
+            return false;
+        }
+        let concerned = self
+            .objects
+            .get(key)
+            .is_some_and(|object| object.told(who).is_some() || object.awaits(who));
+        if concerned {
+            self.tell(Recipients::One(who), key, vec![ObjectEvent::Sent { seq }]);
+        }
+        true
+    }
+
     fn send_answered(
         &mut self,
         who: SubscriberId,
+        request: (SessionId, u64),
         key: &ObjectKey,
         payload: Bytes,
         answer: &Answer,
@@ -231,6 +255,9 @@ impl Replica {
             // It was applied before: through another edge, or while this one was not attached.
             // Whoever is here has heard it, or what follows it; the sender has its answer.
             Answer::Done => {
+                if self.tell_sent(who, request, key) {
+                    return;
+                }
                 let event = ObjectEvent::Send(payload);
                 let object = self.objects.get(key);
                 if object.is_some_and(|object| object.told(who).is_some()) {

@@ -566,6 +566,7 @@ fn event(event: &ObjectEvent) -> String {
         ObjectEvent::Success { slot } => format!("ok:{slot}"),
         ObjectEvent::Remove { slot } => format!("-{slot}"),
         ObjectEvent::Send(payload) => format!("send:{}", String::from_utf8_lossy(payload)),
+        ObjectEvent::Sent { seq } => format!("sent:{seq}"),
         ObjectEvent::Status(status) => format!("{status:?}"),
     }
 }

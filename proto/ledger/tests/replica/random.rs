@@ -124,7 +124,7 @@ impl Judge {
                 ObjectEvent::Success { slot } => {
                     assert!(is_answer, "{:?}: {line}: {slot} was not asked", self.who);
                 }
-                ObjectEvent::UseSuccess | ObjectEvent::Status(_) => {}
+                ObjectEvent::UseSuccess | ObjectEvent::Sent { .. } | ObjectEvent::Status(_) => {}
             }
         }
         self.compare(lab, &line);
@@ -218,6 +218,7 @@ fn slot_of(event: &ObjectEvent) -> Option<&SlotName> {
         ObjectEvent::UseSuccess
         | ObjectEvent::Clear
         | ObjectEvent::Send(_)
+        | ObjectEvent::Sent { .. }
         | ObjectEvent::Status(_) => None,
     }
 }

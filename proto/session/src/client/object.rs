@@ -38,7 +38,7 @@ use model::{ObjectKind, ObjectName, SlotName};
 use super::error::Error;
 use super::limits::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, SLOTS_MAX};
 use crate::object::wire::{ObjectMessage, WireEvent};
-use crate::object::{decode_value, encode_value};
+use crate::object::{decode_value, encode_value, status};
 
 /// What happened to a slot: `code` of a SyncEvent's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,6 +376,7 @@ impl RemoteObject {
                     self.tell(&mut list);
                     self.message(payload);
                 }
+                WireEvent::Status { code, .. } if code.as_ref() == status::SENT => {}
                 WireEvent::Status { code, level } => {
                     failed = true;
                     self.output.push_back(Output::Event(Event::Status {

@@ -8,7 +8,7 @@
 //! Kept whole and in their order are the messages of others ([`ObjectEvent::Send`]), and
 //! all that the subscriber may wait for:
 //!
-//! * `UseSuccess`, `Success` and `Status`, always;
+//! * `UseSuccess`, `Success`, `Sent` and `Status`, always;
 //! * everything that is pushed as an answer ([`Collapse::push_answer`]): a refusal looks
 //!   like any other Change or Remove, so only who pushes it knows;
 //! * in every case, one word about each slot that was spoken of since the last answer,
@@ -145,7 +145,7 @@ impl Collapse {
                     self.barrier();
                     self.keep(event, false);
                 }
-                ObjectEvent::Send(_) | ObjectEvent::Status(_) => {
+                ObjectEvent::Send(_) | ObjectEvent::Sent { .. } | ObjectEvent::Status(_) => {
                     self.keep(event, false);
                 }
             }
@@ -194,7 +194,7 @@ impl Collapse {
             | ObjectEvent::Change { .. }
             | ObjectEvent::Success { .. }
             | ObjectEvent::Remove { .. } => true,
-            ObjectEvent::Send(_) | ObjectEvent::Status(_) => false,
+            ObjectEvent::Send(_) | ObjectEvent::Sent { .. } | ObjectEvent::Status(_) => false,
         });
         let known = self.head.as_ref().map_or(Version(0), |head| head.version);
         self.head = Some(Head {
@@ -302,6 +302,9 @@ fn cost(event: &ObjectEvent) -> usize {
             ObjectEvent::Change { slot, value } => slot.as_str().len() + value.0.len(),
             ObjectEvent::Success { slot } | ObjectEvent::Remove { slot } => slot.as_str().len(),
             ObjectEvent::Send(payload) => payload.len(),
-            ObjectEvent::UseSuccess | ObjectEvent::Clear | ObjectEvent::Status(_) => 0,
+            ObjectEvent::UseSuccess
+            | ObjectEvent::Clear
+            | ObjectEvent::Sent { .. }
+            | ObjectEvent::Status(_) => 0,
         }
 }

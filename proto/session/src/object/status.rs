@@ -5,7 +5,11 @@ use model::object::ObjectStatus;
 /// The level of all of them.
 pub const LEVEL: &str = "error";
 
-/// All that we send.
+/// That a message was given out, in the form of a status with the number of the request in
+/// the place of the level. Ours, and only for clients that count their requests.
+pub const SENT: &str = "SharedObject.Sent";
+
+/// All failures that we send.
 pub const ALL: [ObjectStatus; 6] = [
     ObjectStatus::BadPersistence,
     ObjectStatus::NoReadAccess,

@@ -28,6 +28,7 @@ pub fn body(update: &ObjectUpdate, encoding: ObjectEncoding) -> Bytes {
             ObjectEvent::Success { slot } => out.slot(5, slot),
             ObjectEvent::Remove { slot } => out.slot(9, slot),
             ObjectEvent::Send(payload) => out.send(&readable(payload)),
+            ObjectEvent::Sent { seq } => out.status(status::SENT, &seq.to_string()),
             ObjectEvent::Status(what) => out.status(status::code(*what), status::LEVEL),
         }
     }
@@ -51,6 +52,10 @@ pub fn from_message(message: &ObjectMessage) -> Option<ObjectUpdate> {
         }
         WireEvent::Remove { slot } => Some(ObjectEvent::Remove { slot: slot.clone() }),
         WireEvent::Send(payload) => Some(ObjectEvent::Send(payload.clone())),
+        WireEvent::Status { code, level } if code.as_ref() == status::SENT => {
+            let seq = level.as_ref().parse().ok()?;
+            Some(ObjectEvent::Sent { seq })
+        }
         WireEvent::Status { code, .. } => status::from_code(code).map(ObjectEvent::Status),
         WireEvent::Use
         | WireEvent::Release

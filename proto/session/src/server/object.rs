@@ -245,7 +245,8 @@ impl Objects {
                 | ObjectEvent::Change { .. }
                 | ObjectEvent::Success { .. }
                 | ObjectEvent::Remove { .. }
-                | ObjectEvent::Send(_) => {}
+                | ObjectEvent::Send(_)
+                | ObjectEvent::Sent { .. } => {}
             }
         }
     }

@@ -181,6 +181,13 @@ impl Lab {
         });
     }
 
+    /// Somebody else's message.
+    pub(super) fn other_send(&mut self, text: &str) {
+        let payload = Bytes::from(text.as_bytes().to_vec());
+        self.ledger.sends.push(payload.clone());
+        self.ledger.log.push(Entry::Send(payload));
+    }
+
     /// An edge reads one message of the client.
     pub(super) fn read(&mut self, server: usize) {
         let Some((ask, base)) = self.edges[server].asks.pop_front() else {
@@ -224,6 +231,9 @@ impl Lab {
                     self.ledger.sends.push(payload.clone());
                     self.ledger.log.push(Entry::Send(payload));
                 }
+                // Told when it is applied here, and behind the message itself.
+                self.catch_up(server);
+                self.say(server, vec![ObjectEvent::Sent { seq }]);
             }
         }
     }
