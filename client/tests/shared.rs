@@ -295,6 +295,8 @@ impl Desk {
                     let update = ledger.update(name, vec![Wire::Send(payload)]);
                     ledger.tell(&update, None);
                 }
+                let sent = Wire::Sent { seq: self.seq };
+                let _ = self.tell.send(ledger.update(name, vec![sent]));
                 self.seq += 1;
             }
         }
@@ -403,8 +405,10 @@ impl Facade {
         let mut write = tokio::spawn(async move { mc.set_so_value(&path, value).await });
         loop {
             tokio::select! {
-                done = &mut write => return done.unwrap().unwrap(),
+                // What was told before it was settled is seen before.
+                biased;
                 event = self.events.next() => self.seen.push_back(event.unwrap()),
+                done = &mut write => return done.unwrap().unwrap(),
             }
         }
     }

@@ -49,6 +49,7 @@ pub(crate) enum Kept {
     Contending,
     Standby,
     NotHolder,
+    Nothing,
 }
 
 /// Where a request stands in its session.
@@ -223,6 +224,7 @@ impl Kept {
             Answer::Contending => Self::Contending,
             Answer::Standby => Self::Standby,
             Answer::NotHolder => Self::NotHolder,
+            Answer::Nothing => Self::Nothing,
             // These are about requests that were not applied.
             Answer::OutOfOrder { .. }
             | Answer::Forgotten
@@ -249,6 +251,7 @@ impl Kept {
             Self::Contending => Answer::Contending,
             Self::Standby => Answer::Standby,
             Self::NotHolder => Answer::NotHolder,
+            Self::Nothing => Answer::Nothing,
         })
     }
 }

@@ -186,6 +186,9 @@ pub enum Answer {
     /// The edge is not registered, or this life of it is over. Not an answer to the request:
     /// register anew, open what is open, ask again.
     UnknownEdge,
+    /// Nothing was asked under this number, and it is used up: what else may be asked under
+    /// it is not made.
+    Nothing,
     /// Register: a life of the edge that is not earlier than this one was registered, or may
     /// have been; the number is not used. Register with a greater one.
     Outlived {

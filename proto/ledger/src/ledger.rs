@@ -336,7 +336,7 @@ impl Ledger {
             | Request::Unlock { key } => {
                 return self.ask(key, (*session, *seq), edge, &proposal.request, effects);
             }
-            Request::Void => Answer::Done,
+            Request::Void => Answer::Nothing,
         })
     }
 

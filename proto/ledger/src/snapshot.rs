@@ -235,7 +235,8 @@ impl Coded for Kept {
             | Self::Granted(_)
             | Self::Contending
             | Self::Standby
-            | Self::NotHolder => {
+            | Self::NotHolder
+            | Self::Nothing => {
                 to.push(3);
                 self.answer().unwrap_or(Answer::Done).put(to);
             }
@@ -267,7 +268,8 @@ impl Coded for Kept {
                 | Answer::Granted { .. }
                 | Answer::Contending
                 | Answer::Standby
-                | Answer::NotHolder) => Self::of(&answer, None),
+                | Answer::NotHolder
+                | Answer::Nothing) => Self::of(&answer, None),
             },
             tag => return Reader::no_case("kept answer", tag),
         })

@@ -262,6 +262,11 @@ impl Requests {
         let Some(status) = status else {
             return Answered::default();
         };
+        let of_nothing = |event: &ObjectEvent| matches!(event, ObjectEvent::Remove { slot } if slot.as_str() == NO_SLOT);
+        if update.events.iter().any(of_nothing) {
+            // A number that is used up already, and of whose row nobody waits.
+            return Answered::default();
+        }
         let refused = self
             .rows
             .iter_mut()

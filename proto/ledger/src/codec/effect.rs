@@ -232,6 +232,7 @@ impl Coded for Answer {
                 to.push(15);
                 incarnation.put(to);
             }
+            Self::Nothing => to.push(16),
         }
     }
     fn take(from: &mut Reader<'_>) -> Result<Self, Error> {
@@ -271,6 +272,7 @@ impl Coded for Answer {
             15 => Self::Outlived {
                 incarnation: Coded::take(from)?,
             },
+            16 => Self::Nothing,
             tag => return Reader::no_case("answer", tag),
         })
     }

@@ -187,9 +187,10 @@ impl Replica {
                 }
                 ObjectStatus::Unavailable
             }
-            // The number was used up for nothing, by this edge or another.
-            Answer::Done => ObjectStatus::Unavailable,
-            Answer::Opened(_)
+            // The number was used up, by this edge or another.
+            Answer::Nothing => ObjectStatus::Unavailable,
+            Answer::Done
+            | Answer::Opened(_)
             | Answer::OtherKind { .. }
             | Answer::Locked { .. }
             | Answer::NotLocked
@@ -270,6 +271,8 @@ impl Replica {
                 self.reopen(key);
                 ObjectStatus::Unavailable
             }
+            // The number was used up, by this edge or another.
+            Answer::Nothing => ObjectStatus::Unavailable,
             Answer::Opened(_)
             | Answer::OtherKind { .. }
             | Answer::Written { .. }
@@ -361,6 +364,7 @@ impl Replica {
             | Answer::NotHolder
             | Answer::OutOfOrder { .. }
             | Answer::UnknownEdge
+            | Answer::Nothing
             | Answer::Outlived { .. } => return false,
         }
         true
@@ -426,8 +430,9 @@ fn locked(answer: &Answer) -> CallResult {
         Answer::Locked { token } => CallResult::Locked { token: *token },
         Answer::NotLocked => CallResult::NotLocked,
         Answer::Full { .. } => CallResult::Full,
-        Answer::NotOpen | Answer::Done => CallResult::Unavailable,
-        Answer::Opened(_)
+        Answer::NotOpen | Answer::Nothing => CallResult::Unavailable,
+        Answer::Done
+        | Answer::Opened(_)
         | Answer::OtherKind { .. }
         | Answer::Written { .. }
         | Answer::Granted { .. }
@@ -446,7 +451,8 @@ fn unlocked(answer: &Answer) -> CallResult {
         Answer::Done => CallResult::Unlocked,
         Answer::NotLocked | Answer::NotOpen => CallResult::NotLocked,
         Answer::Full { .. } => CallResult::Full,
-        Answer::Locked { .. }
+        Answer::Nothing
+        | Answer::Locked { .. }
         | Answer::Opened(_)
         | Answer::OtherKind { .. }
         | Answer::Written { .. }

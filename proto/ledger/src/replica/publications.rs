@@ -204,6 +204,7 @@ impl Replica {
             | Answer::NotLocked
             | Answer::OutOfOrder { .. }
             | Answer::UnknownEdge
+            | Answer::Nothing
             | Answer::Outlived { .. } => return false,
         }
         true

@@ -6,7 +6,7 @@ use model::SessionId;
 use model::object::ObjectAsk;
 use selvage_ledger::replica::{Output, SubscriberId, limits};
 
-use crate::lab::{Lab, Who, set, write};
+use crate::lab::{Lab, Who, send, set, write};
 
 /// A connection of a client that has a session of its own.
 fn connection(edge: usize, id: u64) -> Who {
@@ -180,4 +180,67 @@ fn a_client_of_which_too_many_numbers_wait_is_sent_away_and_not_heard() {
     lab.ask(late, 0, write(vec![set("a", "3")]));
     lab.run();
     assert_eq!(lab.values.len(), 1);
+}
+
+#[test]
+fn who_counts_its_requests_is_told_which_of_its_messages_was_given_out() {
+    let mut lab = Lab::attached(7, 1, 2);
+    let (first, second) = (connection(0, 1), connection(1, 2));
+    let other = Who {
+        session: SessionId(0x00bb),
+        ..Who::new(0, 3)
+    };
+    resume(&mut lab, first, 1);
+    for who in [first, second, other] {
+        lab.ask(who, 0, vec![ObjectAsk::Use]);
+        lab.run();
+    }
+    told(&mut lab, 0);
+    lab.ask(other, 1, send("tick"));
+    lab.ask(first, 1, send("tick"));
+    lab.run();
+    let all = told(&mut lab, 0);
+    let of = |who: Who| -> Vec<&str> {
+        let to = all.iter().filter(|(to, _)| *to == who.id);
+        to.map(|(_, text)| text.as_str()).collect()
+    };
+    // The words alone do not say whose they are.
+    assert_eq!(of(first), ["v1 send:tick", "v1 send:tick", "v1 sent:1"]);
+    assert_eq!(of(other), ["v1 send:tick", "v1 send:tick"]);
+    // Asked again elsewhere it is answered, and not given out again.
+    leave(&mut lab, first);
+    told(&mut lab, 1);
+    resume(&mut lab, second, 1);
+    lab.ask(second, 1, send("tick"));
+    lab.run();
+    assert_eq!(told(&mut lab, 1), [(second.id, "v1 sent:1".to_owned())]);
+    assert_eq!(told(&mut lab, 0), []);
+}
+
+#[test]
+fn a_message_whose_number_was_used_up_by_nothing_is_not_said_to_be_given_out() {
+    let mut lab = Lab::attached(7, 1, 2);
+    let (first, second) = (connection(0, 1), connection(1, 2));
+    resume(&mut lab, first, 1);
+    for who in [first, second] {
+        lab.ask(who, 0, vec![ObjectAsk::Use]);
+        lab.run();
+    }
+    // No origin hears of it in time, and then its number is used up.
+    lab.lose = 100;
+    lab.ask(first, 1, send("tick"));
+    lab.pass(Duration::from_secs(6));
+    lab.lose = 0;
+    lab.pass(Duration::from_secs(10));
+    assert!(lab.answers.contains_key(&(first.session, 1)));
+    // Its client was told, but never heard it.
+    leave(&mut lab, first);
+    told(&mut lab, 1);
+    resume(&mut lab, second, 1);
+    lab.ask(second, 1, send("tick"));
+    lab.run();
+    assert_eq!(
+        told(&mut lab, 1),
+        [(second.id, "v1 Unavailable".to_owned())]
+    );
 }
