@@ -1,4 +1,25 @@
 //! Who may change an object now, and who waits for it.
+//!
+//! A lock is a lease that keeps honest clients apart, and no fence. While one session holds it,
+//! what others ask of the object waits; when its lease is over the lock is gone, whether or not
+//! its holder knows: nobody tells it, and what it asks afterwards is an ordinary request. A
+//! [`Request::Batch`] carries no token, so a holder that was paused for longer than its lease,
+//! while another locked, wrote and unlocked, may still write. What it cannot do is to undo the
+//! other's write unseen: under [`Policy::Optimistic`](model::Policy::Optimistic) a batch carries
+//! the version that its client had seen, and each slot that somebody changed since is refused.
+//!
+//! That leaves three things which a lock does not give:
+//!
+//! * where the last writer wins, the late write takes the place of the other's;
+//! * slots that the other left alone, and messages, are not refused. Two slots that belong
+//!   together can be torn apart like that: who relies on them being changed together puts them
+//!   into one slot, or writes in each batch a slot that every holder of the lock writes too;
+//! * a client that reads what has come meanwhile before it goes on has seen the newer version.
+//!   It must judge anew by what it then sees, and not by what it saw when it took the lock.
+//!
+//! The token tells one lock of an object from the next, so that a late timeout never ends the
+//! wrong one. It grows with every lock and would do for a fence, but it stays between the
+//! ledger and the edge: the protocol has no place for it in a write.
 
 use std::collections::{BTreeSet, VecDeque};
 
