@@ -206,7 +206,9 @@ impl Machine {
         };
         let folded = mirror.fold(update, own);
         for event in &update.events {
-            if let ObjectEvent::Status(status) = event {
+            if let ObjectEvent::Status(status) = event
+                && !requests::is_of_nothing(update)
+            {
                 let told = Told::Status {
                     object: update.name.clone(),
                     server,

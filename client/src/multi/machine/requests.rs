@@ -262,9 +262,7 @@ impl Requests {
         let Some(status) = status else {
             return Answered::default();
         };
-        let of_nothing = |event: &ObjectEvent| matches!(event, ObjectEvent::Remove { slot } if slot.as_str() == NO_SLOT);
-        if update.events.iter().any(of_nothing) {
-            // A number that is used up already, and of whose row nobody waits.
+        if is_of_nothing(update) {
             return Answered::default();
         }
         let refused = self
@@ -616,6 +614,21 @@ impl Settled {
             | ObjectStatus::Unavailable => Self::Refused(status),
         }
     }
+}
+
+/// Whether it is about a number that is used up, and of which nobody waits to hear.
+pub(super) fn is_of_nothing(update: &ObjectUpdate) -> bool {
+    let of_nothing = |event: &ObjectEvent| match event {
+        ObjectEvent::Remove { slot } => slot.as_str() == NO_SLOT,
+        ObjectEvent::UseSuccess
+        | ObjectEvent::Clear
+        | ObjectEvent::Change { .. }
+        | ObjectEvent::Success { .. }
+        | ObjectEvent::Send(_)
+        | ObjectEvent::Sent { .. }
+        | ObjectEvent::Status(_) => false,
+    };
+    update.events.iter().any(of_nothing)
 }
 
 /// The slot of a step and what it is to have.
