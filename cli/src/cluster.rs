@@ -73,6 +73,11 @@ struct Certificates {
 /// How long an answer may take: a change needs a majority.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often it is looked whether somebody leads, and how many times: longer than an
+/// election takes, shorter than the patience.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOKS: u32 = 25;
+
 /// Runs it. Exit code 1 is a refusal, 3 no connection.
 pub(crate) fn main(command: &Command) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -121,21 +126,17 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
                     name: newcomer.name,
                     stamp: newcomer.stamp,
                 };
-                let reply = at.client(&at.origin)?.add(request).await?;
+                let reply = at.led().await?.add(request).await?;
                 Ok(format!("added node={}\n", reply.get_ref().node))
             }
             Command::Remove { at, node } => {
                 let node = *node;
-                at.client(&at.origin)?
-                    .remove(RemoveRequest { node })
-                    .await?;
+                at.led().await?.remove(RemoveRequest { node }).await?;
                 Ok(format!("removed node={node}\n"))
             }
             Command::Transfer { at, to } => {
                 let to = *to;
-                at.client(&at.origin)?
-                    .transfer(TransferRequest { to })
-                    .await?;
+                at.led().await?.transfer(TransferRequest { to }).await?;
                 Ok("asked to hand over\n".to_owned())
             }
         }
@@ -146,6 +147,21 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
 }
 
 impl Where {
+    /// The origin, as soon as it knows who leads: it hands a change on to there by itself, and
+    /// can reach that address where we perhaps cannot. After some time it is left to it to say
+    /// that nobody does.
+    async fn led(&self) -> Result<ClusterClient<Channel>, tonic::Status> {
+        let mut client = self.client(&self.origin)?;
+        for _ in 0..LOOKS {
+            let status = client.status(StatusRequest::default()).await?;
+            if status.get_ref().leader != 0 || status.get_ref().blank {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(client)
+    }
+
     fn client(&self, address: &Address) -> Result<ClusterClient<Channel>, tonic::Status> {
         let wrong = |text: String| tonic::Status::invalid_argument(text);
         let files = Tls {
