@@ -315,14 +315,11 @@ impl Used {
         let answered = failed
             || match &waiting.what {
                 What::Write(ops) => ops.iter().all(says),
-                What::Send(payload) => update
-                    .events
-                    .iter()
-                    .any(|event| match event {
-                        ObjectEvent::Send(told) => told == payload,
-                        ObjectEvent::Sent { seq } => *seq == waiting.seq,
-                        _ => false,
-                    }),
+                What::Send(payload) => update.events.iter().any(|event| match event {
+                    ObjectEvent::Send(told) => told == payload,
+                    ObjectEvent::Sent { seq } => *seq == waiting.seq,
+                    _ => false,
+                }),
                 // Calls are answered apart.
                 What::Lock(_) | What::Unlock => return None,
             };
