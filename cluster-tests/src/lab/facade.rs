@@ -11,7 +11,7 @@ use client::{
 };
 use tokio::time::timeout;
 
-use super::crowd::Shared;
+use super::crowd::{FACADES_FROM, Shared};
 use super::until::SOON;
 use crate::dice::Dice;
 use crate::judge::history::Connection;
@@ -92,7 +92,7 @@ impl Facade {
                 name: name.clone(),
                 incarnation: 0,
             };
-            let pen = shared.recorder.open(shared.seat(), None);
+            let pen = shared.recorder.open(FACADES_FROM + shared.seat(), None);
             let used = Some(pen.ask(&object, Ask::Use));
             let seat = Seat {
                 pen,
