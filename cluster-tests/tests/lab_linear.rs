@@ -154,7 +154,11 @@ fn doubt_facades(mut history: History) -> (History, BTreeSet<u32>) {
             {
                 *answer = Answer::Undecided;
             }
-            _ => {}
+            Record::Open { .. }
+            | Record::Close { .. }
+            | Record::Ask { .. }
+            | Record::Answer { .. }
+            | Record::Seen { .. } => {}
         }
     }
     (history, facades)
