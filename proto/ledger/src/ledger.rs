@@ -224,7 +224,7 @@ impl Ledger {
                     // The answer stands before what else the request did.
                     effects.insert(0, say(answer));
                 }
-                if let Some(silent) = self.sessions.surplus() {
+                if let Some(silent) = self.sessions.surplus(self.applied) {
                     self.mark_over(silent);
                     self.end_sessions(&BTreeSet::from([silent]), effects);
                 }
@@ -281,10 +281,13 @@ impl Ledger {
                         .is_some_and(|session| session.edge.as_ref() == Some(edge) && !session.own)
                 };
                 let over: BTreeSet<_> = sessions.iter().copied().filter(theirs).collect();
-                // One that never asked for anything does not begin either.
+                // One that never asked for anything does not begin either, if it is one of
+                // those that the edge counts.
+                let own = self.edges.get(edge).map(|edge| edge.session.0 >> 64);
                 let counted = |id: &&SessionId| {
                     let session = self.sessions.get(**id);
-                    session.is_none_or(|session| over.contains(*id) && !session.durable)
+                    own == Some(id.0 >> 64)
+                        && session.is_none_or(|session| over.contains(*id) && !session.durable)
                 };
                 let counted: Vec<u64> = sessions
                     .iter()

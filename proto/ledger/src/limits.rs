@@ -31,6 +31,14 @@ pub const WINDOW: u64 = 64;
 /// Sessions that are remembered. The one that was silent for longest is forgotten first.
 pub const SESSIONS_MAX: usize = 200_000;
 
+/// Bytes of what is remembered of refusals in all sessions: a bit for each operation up to
+/// the last that was refused. Without room it is forgotten which they were.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Entries after which a session is forgotten whose edge was lost, and whose client did not
+/// come back at another. At ten thousand a second, minutes.
+pub const ADRIFT_ENTRIES: u64 = 2_000_000;
+
 /// Requests that wait for one object's lock.
 pub const LOCK_QUEUE_MAX: usize = 256;
 

@@ -107,6 +107,8 @@ pub struct Replica {
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions whose clients left, and that the ledger has not been told of.
     ending: Vec<SessionId>,
+    /// Sessions whose clients left and may come back, here or elsewhere.
+    departed: BTreeSet<SessionId>,
     subscribers: BTreeMap<SubscriberId, Member>,
     /// Those whose connections are being closed.
     dismissed: BTreeSet<SubscriberId>,
@@ -168,6 +170,7 @@ impl Replica {
             begun: 0,
             sessions: BTreeMap::new(),
             ending: Vec::new(),
+            departed: BTreeSet::new(),
             subscribers: BTreeMap::new(),
             dismissed: BTreeSet::new(),
             objects: BTreeMap::new(),
@@ -298,6 +301,7 @@ impl Replica {
                 Timer::Due(session) => self.give_up_overdue(session, now),
                 Timer::Uses(key) => self.give_up_uses(&key, now),
                 Timer::Linger(key) => self.close_unused(key, now),
+                Timer::Departed(session) => self.end_departed(session, now),
             }
         }
     }

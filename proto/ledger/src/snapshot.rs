@@ -10,7 +10,7 @@ use model::{EdgeLife, LogIndex, SessionId, Version};
 
 use crate::claim::{Claims, Name, Party};
 use crate::codec::{Coded, Error, Reader, decode, encode, put_bytes, put_len, put_several};
-use crate::dedup::{Kept, Session, Sessions};
+use crate::dedup::{Kept, Refused, Session, Sessions};
 use crate::effect::Answer;
 use crate::graveyard::{Grave, Graveyard};
 use crate::home::Homes;
@@ -224,8 +224,9 @@ impl Coded for Kept {
             Self::Written(version, refused) => {
                 to.push(2);
                 version.put(to);
-                put_several(to, refused.iter());
+                put_bytes(to, refused.bits());
             }
+            Self::Forgotten => to.push(4),
             Self::Done
             | Self::OtherKind(_)
             | Self::Full(_)
@@ -248,8 +249,10 @@ impl Coded for Kept {
             1 => Self::Opened(Box::new(Coded::take(from)?)),
             2 => Self::Written(
                 Coded::take(from)?,
-                from.several("refused", BATCH_OPS_MAX)?.into(),
+                Refused::from_bits(&from.bytes("refused", BATCH_OPS_MAX / 8)?)
+                    .ok_or(Error::Contradiction("a refusal of nothing"))?,
             ),
+            4 => Self::Forgotten,
             3 => match Coded::take(from)? {
                 Answer::Opened(_)
                 | Answer::Written { .. }

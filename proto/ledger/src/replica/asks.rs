@@ -136,6 +136,8 @@ impl Replica {
             session: None,
             keys: BTreeSet::new(),
         });
+        self.departed.remove(&session);
+        self.timers.cancel(&Timer::Departed(session));
         if let Some(before) = member.session.replace(session) {
             self.abandon(before, now);
         }
@@ -160,6 +162,7 @@ impl Replica {
                 // The client may ask again elsewhere, where it is known what it wants.
                 if let Some(session) = self.drop_session(id) {
                     self.forget_writes_of(subscriber, &session);
+                    self.depart(id, &session, now);
                 }
             } else {
                 let session = self.sessions.remove(&id);

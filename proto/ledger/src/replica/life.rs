@@ -228,6 +228,9 @@ impl Replica {
         self.push_own(Request::Register, Bytes::new());
         self.ending.clear();
         self.closing.clear();
+        for id in std::mem::take(&mut self.departed) {
+            self.timers.cancel(&Timer::Departed(id));
+        }
 
         let keys: Vec<ObjectKey> = self.objects.keys().cloned().collect();
         for key in keys {
@@ -276,5 +279,31 @@ impl Replica {
             }
         }
         self.pump(new, now);
+    }
+
+    /// The client of a session that it counts has left. When it comes back nowhere, the
+    /// ledger need not remember what was answered.
+    pub(super) fn depart(&mut self, id: SessionId, session: &Session, now: Instant) {
+        if !session.has_counted() {
+            return;
+        }
+        if self.departed.len() >= limits::DEPARTED_MAX
+            && let Some(other) = self.departed.first().copied()
+        {
+            self.end_departed(other, now);
+        }
+        self.departed.insert(id);
+        let timer = Timer::Departed(id);
+        self.timers.set(timer, now + limits::DEPARTED_KEPT);
+    }
+
+    /// One that went on elsewhere is not ended by this.
+    pub(super) fn end_departed(&mut self, id: SessionId, now: Instant) {
+        self.timers.cancel(&Timer::Departed(id));
+        // What finds no room while no origin is in reach, the ledger forgets in its time.
+        if self.departed.remove(&id) && self.ending.len() < limits::DEPARTED_MAX {
+            self.ending.push(id);
+            self.pump_own(now);
+        }
     }
 }

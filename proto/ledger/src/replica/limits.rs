@@ -35,6 +35,13 @@ pub const PUBLICATIONS_MAX: usize = 65_536;
 /// Streams that are followed at this edge.
 pub const FOLLOWED_MAX: usize = 65_536;
 
+/// How long the session of a client that counts its requests is kept after the client left,
+/// if it comes back nowhere: as long as a client may try.
+pub const DEPARTED_KEPT: Duration = Duration::from_secs(600);
+
+/// Such sessions. More than clients that one edge has at once.
+pub const DEPARTED_MAX: usize = 65_536;
+
 /// Sessions that end by one request, so that a thousand clients that leave at once are a
 /// few entries of the log.
 pub const ENDS_PER_REQUEST: usize = 256;

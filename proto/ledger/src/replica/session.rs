@@ -250,6 +250,11 @@ impl Session {
         self.subscriber.filter(|_| !is_silent)
     }
 
+    /// Whether any request was counted in it, here or where its client was before.
+    pub(super) fn has_counted(&self) -> bool {
+        self.next > 1
+    }
+
     /// Whether the request may be in the log, now or later. One of a client that comes back
     /// with its numbers may have been handed over by the edge where it was before.
     pub(super) fn may_be_made(&self, seq: u64) -> bool {

@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Uses(ObjectKey),
     /// The object has had no subscriber for long enough.
     Linger(ObjectKey),
+    /// The client of the session has been gone for long enough.
+    Departed(SessionId),
 }
 
 /// Timers, each at most once.

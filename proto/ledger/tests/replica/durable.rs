@@ -5,6 +5,7 @@ use std::time::Duration;
 use model::SessionId;
 use model::object::ObjectAsk;
 use selvage_ledger::replica::{Output, SubscriberId, limits};
+use selvage_ledger::{Command, Request};
 
 use crate::lab::{Lab, Who, send, set, write};
 
@@ -243,4 +244,44 @@ fn a_message_whose_number_was_used_up_by_nothing_is_not_said_to_be_given_out() {
         told(&mut lab, 1),
         [(second.id, "v1 Unavailable".to_owned())]
     );
+}
+
+/// How often the log says that the session of these clients is over.
+fn ends(lab: &Lab) -> usize {
+    let commands = lab.log.iter().map(|bytes| Command::decode(bytes).unwrap());
+    let ends = |command: &Command| match command {
+        Command::Propose(proposal) => match &proposal.request {
+            Request::EndSessions(sessions) => sessions.contains(&SessionId(0x00aa)),
+            _ => false,
+        },
+        _ => false,
+    };
+    commands.filter(ends).count()
+}
+
+#[test]
+fn the_session_of_a_client_that_comes_back_nowhere_is_ended_in_the_end() {
+    let mut lab = Lab::attached(7, 1, 1);
+    let who = connection(0, 1);
+    resume(&mut lab, who, 1);
+    lab.ask(who, 0, vec![ObjectAsk::Use]);
+    lab.ask(who, 0, write(vec![set("a", "1")]));
+    lab.run();
+    leave(&mut lab, who);
+    lab.pass(limits::DEPARTED_KEPT - Duration::from_secs(1));
+    assert_eq!(ends(&lab), 0);
+    // It comes back once more in time, and its number counts.
+    let back = connection(0, 2);
+    resume(&mut lab, back, 2);
+    lab.pass(Duration::from_secs(2));
+    assert_eq!(ends(&lab), 0);
+    leave(&mut lab, back);
+    lab.pass(limits::DEPARTED_KEPT * 2);
+    assert_eq!(ends(&lab), 1);
+    // One that counted nothing leaves nothing to be ended.
+    let other = connection(0, 3);
+    resume(&mut lab, other, 1);
+    leave(&mut lab, other);
+    lab.pass(limits::DEPARTED_KEPT * 2);
+    assert_eq!(ends(&lab), 1);
 }
