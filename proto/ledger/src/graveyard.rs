@@ -1,8 +1,8 @@
-//! Temporary objects that are gone, for as long as somebody may come who knew them.
+//! Objects that are gone, for as long as somebody may come who knew them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{LogIndex, ObjectKey, Version};
+use model::{LogIndex, ObjectKey, ObjectKind, Version};
 
 use crate::limits::GRAVES_MAX;
 
@@ -12,6 +12,9 @@ pub(crate) struct Graveyard {
     graves: BTreeMap<ObjectKey, Grave>,
     /// The oldest first.
     by_age: BTreeSet<(LogIndex, ObjectKey)>,
+    /// The highest version in the graves that made room. Whoever comes back to a persistent
+    /// object names the version that he has and nothing else.
+    floor: Version,
 }
 
 /// One grave.
@@ -37,17 +40,33 @@ impl Graveyard {
             let Some((_, key)) = self.by_age.pop_first() else {
                 return;
             };
-            self.graves.remove(&key);
+            if let Some(grave) = self.graves.remove(&key) {
+                self.raise(grave.version);
+            }
         }
+    }
+
+    /// The highest version that may be known of an object without a grave.
+    pub(crate) fn floor(&self) -> Version {
+        self.floor
+    }
+
+    /// Versions up to this one may be known.
+    pub(crate) fn raise(&mut self, floor: Version) {
+        self.floor = self.floor.max(floor);
     }
 
     /// The version with which a new object of that name begins: above the last of the one
     /// before it, so that what somebody kept of that one never looks valid.
-    pub(crate) fn leave(&mut self, key: &ObjectKey) -> Version {
-        let Some(grave) = self.graves.remove(key) else {
-            return Version(1);
+    pub(crate) fn leave(&mut self, key: &ObjectKey, kind: ObjectKind) -> Version {
+        let last = match (self.graves.remove(key), kind) {
+            (Some(grave), _) => {
+                self.by_age.remove(&(grave.at, key.clone()));
+                grave.version
+            }
+            (None, ObjectKind::Persistent) => self.floor,
+            (None, ObjectKind::Temporary) => Version(0),
         };
-        self.by_age.remove(&(grave.at, key.clone()));
-        Version(grave.version.0.checked_add(1).unwrap_or(1))
+        Version(last.0.checked_add(1).unwrap_or(1))
     }
 }

@@ -14,6 +14,7 @@ use crate::dedup::{Kept, Moved, Place, Sessions};
 use crate::effect::{Answer, Applied, Effect, ObjectSync, StreamState};
 use crate::graveyard::Graveyard;
 use crate::home::Homes;
+use crate::instance::Instances;
 use crate::interest::{Edges, number_of};
 use crate::limits::EDGES_MAX;
 use crate::name::LogName;
@@ -37,6 +38,8 @@ pub struct Ledger {
     pub(crate) doors: BTreeMap<SessionId, BTreeSet<ObjectKey>>,
     /// Bytes of all objects.
     pub(crate) weight: usize,
+    /// What of that each instance has.
+    pub(crate) instances: Instances,
 }
 
 impl Ledger {

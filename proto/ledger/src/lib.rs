@@ -34,6 +34,7 @@ pub mod effect;
 pub mod fuzzing;
 mod graveyard;
 mod home;
+mod instance;
 mod interest;
 pub mod leases;
 mod ledger;

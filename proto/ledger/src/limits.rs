@@ -15,6 +15,12 @@ pub const OBJECT_BYTES_MAX: usize = 1024 * 1024;
 /// Objects in the cluster.
 pub const OBJECTS_MAX: usize = 100_000;
 
+/// Objects of one application instance: what its clients may fill.
+pub const INSTANCE_OBJECTS_MAX: usize = 20_000;
+
+/// Bytes of the objects of one application instance, and of what waits for their locks.
+pub const INSTANCE_BYTES_MAX: usize = TOTAL_BYTES_MAX / 4;
+
 /// Operations of one batch: more than a script sets between two frames.
 pub const BATCH_OPS_MAX: usize = 1024;
 
@@ -114,7 +120,7 @@ pub const HELD_MAX: usize = 65_536;
 
 /// What [`Answer::Full`](crate::Answer::Full) can name, as it is written down: a new name
 /// goes to the end.
-pub const LIMIT_NAMES: [&str; 15] = [
+pub const LIMIT_NAMES: [&str; 17] = [
     "a limit",
     "edges",
     "objects",
@@ -130,6 +136,8 @@ pub const LIMIT_NAMES: [&str; 15] = [
     "bytes of the token",
     "epochs",
     "homes",
+    "objects of the instance",
+    "bytes of the instance",
 ];
 
 const _: () = assert!(PART_BYTES + ITEM_BYTES_MAX + 1024 <= MESSAGE_BYTES_MAX);

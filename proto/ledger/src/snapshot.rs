@@ -70,6 +70,7 @@ impl Coded for Ledger {
         put_map(to, self.sessions.all());
         put_map(to, &self.objects);
         put_map(to, self.graves.all());
+        self.graves.floor().put(to);
         put_map(to, self.claims.all());
         self.claims.floor().put(to);
         put_map(to, &self.homes.table);
@@ -109,6 +110,7 @@ impl Coded for Ledger {
         for (key, grave) in take_map(from)? {
             ledger.graves.bury(key, grave);
         }
+        ledger.graves.raise(Coded::take(from)?);
         let names = take_map(from)?;
         ledger.claims = Claims::restored(names, Coded::take(from)?)
             .ok_or(Error::Contradiction("somebody waits for a free name"))?;
@@ -134,6 +136,7 @@ impl Ledger {
         }
         for (key, object) in &self.objects {
             self.weight += object.weight();
+            self.instances.add(&key.at, object.weight());
             for life in &object.opened {
                 let edge = self.edges.get_mut(life);
                 let edge = edge.ok_or(Error::Contradiction("opened by nobody"))?;

@@ -9,9 +9,31 @@ use crate::command::Request;
 use crate::dedup::Kept;
 use crate::effect::{Answer, Effect, ObjectChange};
 use crate::graveyard::Grave;
+use crate::instance::Instances;
 use crate::limits::{OBJECTS_MAX, TOTAL_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::lock::Waiting;
 use crate::object::{Batch, Object};
+
+/// What has no room, as the objects name it.
+const OF_ALL: &str = "bytes of all objects";
+
+/// Bytes by which an object may still grow, and who sets that limit.
+fn room(weight: usize, instances: &Instances, key: &ObjectKey) -> (usize, &'static str) {
+    let (all, own) = (
+        TOTAL_BYTES_MAX.saturating_sub(weight),
+        instances.room(&key.at),
+    );
+    if own < all {
+        (own, "bytes of the instance")
+    } else {
+        (all, OF_ALL)
+    }
+}
+
+/// The limit with the name of whose it is.
+fn by_whom(limit: &'static str, of_whom: &'static str) -> &'static str {
+    if limit == OF_ALL { of_whom } else { limit }
+}
 
 impl Ledger {
     /// The edge has a subscriber of the object.
@@ -26,7 +48,13 @@ impl Ledger {
             if self.objects.len() >= OBJECTS_MAX {
                 return Answer::Full { limit: "objects" };
             }
-            let version = self.graves.leave(key);
+            if self.instances.is_full(&key.at) {
+                return Answer::Full {
+                    limit: "objects of the instance",
+                };
+            }
+            let version = self.graves.leave(key, kind);
+            self.instances.add(&key.at, 0);
             let object = Object::new(kind, Epoch(self.applied.0), version);
             self.objects.insert(key.clone(), object);
         }
@@ -51,7 +79,8 @@ impl Ledger {
         }
     }
 
-    /// A temporary object in which no edge is interested is buried.
+    /// An object in which no edge is interested is buried, unless it is persistent and has
+    /// something: one that has nothing is as good as one that is not there.
     pub(super) fn lose_interest(
         &mut self,
         key: &ObjectKey,
@@ -62,13 +91,15 @@ impl Ledger {
             return;
         };
         object.opened.remove(life);
-        if object.kind == ObjectKind::Persistent || !object.opened.is_empty() {
+        let is_kept = object.kind == ObjectKind::Persistent && !object.slots.is_empty();
+        if is_kept || !object.opened.is_empty() {
             return;
         }
         let Some((key, mut object)) = self.objects.remove_entry(key) else {
             return;
         };
         self.weight -= object.weight();
+        self.instances.remove(&key.at, object.weight());
         if let Some(lock) = object.door.lock().copied() {
             self.leave_doorstep(lock.session, &key);
             effects.push(Effect::Unlocked {
@@ -119,11 +150,13 @@ impl Ledger {
             seq,
             request: request.clone(),
         };
-        let room = TOTAL_BYTES_MAX.saturating_sub(self.weight);
+        let (room, of_whom) = room(self.weight, &self.instances, key);
         if let Err(limit) = object.door.wait(waiting, room) {
+            let limit = by_whom(limit, of_whom);
             return Some(Answer::Full { limit });
         }
-        self.weight = self.weight + object.weight() - before;
+        let after = object.weight();
+        self.reweigh(key, before, after);
         self.doors.entry(session).or_default().insert(key.clone());
         None
     }
@@ -149,6 +182,7 @@ impl Ledger {
                 ..
             } => {
                 let before = object.weight();
+                let (room, of_whom) = room(self.weight, &self.instances, key);
                 let written = object.write(&Batch {
                     session,
                     index,
@@ -156,21 +190,25 @@ impl Ledger {
                     base: *base,
                     policy: *policy,
                     ops,
-                    room: TOTAL_BYTES_MAX.saturating_sub(self.weight),
+                    room,
                 });
                 let written = match written {
                     Ok(written) => written,
-                    Err(limit) => return Answer::Full { limit },
+                    Err(limit) => {
+                        let limit = by_whom(limit, of_whom);
+                        return Answer::Full { limit };
+                    }
                 };
-                self.weight = self.weight + object.weight() - before;
+                let (epoch, version, after) = (object.epoch, object.version, object.weight());
+                self.reweigh(key, before, after);
                 effects.extend(written.change.map(|change| Effect::Object {
                     key: key.clone(),
-                    epoch: object.epoch,
+                    epoch,
                     by: Some(by),
                     change,
                 }));
                 Answer::Written {
-                    version: object.version,
+                    version,
                     refused: written.refused,
                 }
             }
@@ -248,7 +286,11 @@ impl Ledger {
         };
         let before = object.weight();
         object.door.drop_waiting(over);
-        self.weight = self.weight + object.weight() - before;
+        let after = object.weight();
+        self.reweigh(key, before, after);
+        let Some(object) = self.objects.get_mut(key) else {
+            return;
+        };
         if let Some(lock) = object.door.lock().copied()
             && over.contains(&lock.session)
         {
@@ -308,8 +350,15 @@ impl Ledger {
         let object = self.objects.get_mut(key)?;
         let before = object.weight();
         let waiting = object.door.next();
-        self.weight = self.weight + object.weight() - before;
+        let after = object.weight();
+        self.reweigh(key, before, after);
         waiting
+    }
+
+    /// An object weighs something else.
+    fn reweigh(&mut self, key: &ObjectKey, before: usize, after: usize) {
+        self.weight = self.weight + after - before;
+        self.instances.reweigh(&key.at, before, after);
     }
 
     /// The session may have nothing to do with the object's door any more.
