@@ -174,16 +174,24 @@ impl Channel {
         }
     }
 
-    /// The stream is published under `epoch`. Where another publish ends in the same breath
-    /// (a takeover, or an edge that had to claim the name anew) viewers see a stream that
-    /// goes on. A publish older than the newest that the ledger knows of is from the dead.
-    pub(crate) fn published(&self, epoch: Epoch) {
+    /// The stream is published under `epoch`, and has been without a break since `began`: of
+    /// a takeover, or an edge that had to claim the name anew, viewers see a stream that goes
+    /// on. Whatever was before has ended, though nobody may have said so yet. A publish older
+    /// than the newest that the ledger knows of is from the dead.
+    pub(crate) fn published(&self, epoch: Epoch, began: Epoch) {
         let mut state = self.lock();
         if epoch < state.floor {
             return;
         }
         match state.source {
-            Source::Live(_) | Source::Interrupted(_) => state.source = Source::Live(epoch),
+            Source::Live(known) | Source::Interrupted(known) => {
+                state.source = Source::Live(epoch);
+                if known < began {
+                    state.backlog.end();
+                    self.tell(&state, Change::Unpublished);
+                    self.tell(&state, Change::Published);
+                }
+            }
             Source::Absent => {
                 state.source = Source::Live(epoch);
                 self.tell(&state, Change::Published);
@@ -266,7 +274,7 @@ mod tests {
     #[test]
     fn a_publish_older_than_the_ledgers_newest_does_not_come_back() {
         let channel = channel();
-        channel.published(Epoch(5));
+        channel.published(Epoch(5), Epoch(5));
         channel.raise(Epoch(9));
         assert_eq!(
             channel.source(),
@@ -274,17 +282,17 @@ mod tests {
             "its end is not heard of"
         );
         assert!(channel.interrupted(Some(Epoch(5))));
-        channel.published(Epoch(5));
+        channel.published(Epoch(5), Epoch(5));
         assert_eq!(channel.source(), Source::Interrupted(Epoch(5)));
-        channel.published(Epoch(9));
+        channel.published(Epoch(9), Epoch(5));
         assert_eq!(channel.source(), Source::Live(Epoch(9)));
     }
 
     #[test]
     fn the_end_of_a_publish_that_another_has_followed_says_nothing() {
         let channel = channel();
-        channel.published(Epoch(5));
-        channel.published(Epoch(9));
+        channel.published(Epoch(5), Epoch(5));
+        channel.published(Epoch(9), Epoch(5));
         channel.unpublished(Some(Epoch(5)));
         assert_eq!(channel.source(), Source::Live(Epoch(9)));
         assert!(!channel.interrupted(Some(Epoch(5))));

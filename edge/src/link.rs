@@ -70,6 +70,8 @@ pub(crate) enum Command {
         key: StreamKey,
         /// The epoch that the ledger granted, and the next frame number.
         resume: (Epoch, u64),
+        /// The epoch from which on it is one stream to its viewers.
+        began: Epoch,
         /// Trace context of the publisher's span.
         traceparent: String,
     },

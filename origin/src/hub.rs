@@ -13,13 +13,15 @@ use fabric::v1::refused::Reason;
 use fabric::v1::{self, to_edge::Body};
 use fabric::{Arrival, LinkError};
 use ledger::effect::StreamState;
-use model::{EdgeLife, Epoch, LogIndex, Position, StreamKey};
+use model::{Epoch, LogIndex, Position, StreamKey};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::outbox::{End, Outbox};
-use crate::stream::{Grant, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn};
+use crate::stream::{
+    Claimed, Grant, Leaving, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn,
+};
 
 /// See the [module](self).
 pub struct Hub {
@@ -182,19 +184,18 @@ impl Hub {
     pub fn publish(
         &self,
         by: OnLink,
-        life: EdgeLife,
         key: StreamKey,
-        epoch: Epoch,
+        claimed: Claimed,
     ) -> Result<(Arc<Cell>, Grant), Refusal> {
         let mut streams = lock(&self.streams);
         if self.draining.load(Ordering::Relaxed) {
             return Err(Reason::Draining.into());
         }
-        if streams.is_over(&key, epoch) {
+        if streams.is_over(&key, claimed.epoch) {
             return Err(Reason::Superseded.into());
         }
         let cell = self.cell(&mut streams, key)?;
-        let answer = self.with(&cell, |stream| stream.publish(by, life, epoch));
+        let answer = self.with(&cell, |stream| stream.publish(by, claimed));
         drop(streams);
         let grant = answer?;
         if let Some(loser) = grant.superseded {
@@ -204,8 +205,9 @@ impl Hub {
     }
 
     /// What the log says of a stream: what is older here than its newest publish ends, and
-    /// so does that one when nobody holds it any more.
-    pub fn ledger_says(&self, key: &StreamKey, state: &StreamState) {
+    /// so does that one when nobody holds it any more. [`Self::expire`] is to be called now
+    /// and then, for what a link leaves unfinished.
+    pub fn ledger_says(&self, key: &StreamKey, state: &StreamState, now: Instant) {
         let mut streams = lock(&self.streams);
         let held = state.holder.is_some();
         if held {
@@ -216,11 +218,14 @@ impl Hub {
         let Some(cell) = streams.by_key.get(key).cloned() else {
             return;
         };
-        let loser = self.with(&cell, |stream| stream.decided(state.epoch, held));
+        let leaving = self.with(&cell, |stream| stream.decided(state.epoch, held, now));
+        if let Some(Leaving { until, .. }) = leaving {
+            streams.graces.insert((until, key.clone()));
+        }
         self.drop_if_idle(&mut streams, &cell);
         drop(streams);
-        if let Some(loser) = loser {
-            self.tell_ended(loser);
+        if let Some(Leaving { by, .. }) = leaving {
+            self.tell_ended(by);
         }
     }
 
@@ -234,6 +239,7 @@ impl Hub {
         &self,
         index: LogIndex,
         claims: impl Iterator<Item = (&'a StreamKey, StreamState)>,
+        now: Instant,
     ) {
         let claims: Vec<_> = claims.collect();
         {
@@ -242,7 +248,7 @@ impl Hub {
             streams.claims.clear();
         }
         for (key, state) in claims {
-            self.ledger_says(key, &state);
+            self.ledger_says(key, &state, now);
         }
         // What is published here and not among them is over.
         let over: Vec<_> = {

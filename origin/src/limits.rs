@@ -106,3 +106,8 @@ pub const QUANTUM: usize = fabric::BATCH_BYTES / 4;
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(QUANTUM > 0 && QUANTUM <= fabric::BATCH_BYTES);
+
+/// How long the last frames of a publish may be under way after the log has said that it is
+/// over. The log takes a path of its own between an edge and its origin and may be the
+/// faster; a link that is a second late is measured in lost viewers by other rules.
+pub const LAST_FRAMES_GRACE: Duration = Duration::from_secs(1);

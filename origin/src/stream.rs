@@ -10,6 +10,10 @@
 //!    └────────unpublish─────────┘  └──────resume────────┘
 //! ```
 //!
+//! The log may say that a publish is over before its link does, whose last frames are then
+//! still on their way: it is `leaving`, until its link says so too, the next publish begins
+//! here, or [`LAST_FRAMES_GRACE`] is over.
+//!
 //! Every publish is an [`Incarnation`] with a backlog of its own. One that has ended is
 //! kept until those who watch have read it to its end, so that a name that is published
 //! again at once costs nobody the last frames.
@@ -29,7 +33,7 @@ use model::{EdgeLife, Epoch, Frame, Position, Sequenced};
 use incarnation::{End, Incarnation};
 use subscriber::{Place, Subscriber, Told};
 
-use crate::limits::INCARNATIONS_MAX;
+use crate::limits::{INCARNATIONS_MAX, LAST_FRAMES_GRACE};
 
 /// One link of one edge, unique in the life of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +46,18 @@ pub struct OnLink {
     pub link: LinkId,
     /// Which number on it.
     pub id: u32,
+}
+
+/// A publish that the replicated log granted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The edge that holds the name.
+    pub life: EdgeLife,
+    /// Under this epoch.
+    pub epoch: Epoch,
+    /// The epoch from which on it is one stream to its viewers; its own, unless it follows
+    /// another publish without a break.
+    pub began: Epoch,
 }
 
 /// The right to publish.
@@ -64,7 +80,9 @@ pub trait Wake: Send + Sync {
 
 /// Where a subscription's output goes, in order.
 pub trait Sink {
-    /// What became of the stream.
+    /// The stream is published, and has been without a break since `began`.
+    fn published(&mut self, id: u32, epoch: Epoch, began: Epoch);
+    /// What else became of the stream.
     fn source(&mut self, id: u32, state: State, epoch: Epoch);
     /// A configuration in force.
     fn in_force(&mut self, id: u32, seq: u64, frame: &Frame);
@@ -101,8 +119,28 @@ pub struct NotHolder;
 struct Holder {
     by: OnLink,
     life: EdgeLife,
-    /// When the grace ends, if its link is lost.
-    grace: Option<Instant>,
+    epoch: Epoch,
+    standing: Standing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It publishes.
+    Live,
+    /// Its link is lost; it may come back until then.
+    Lost(Instant),
+    /// The log says that it is over; what its link still brings is taken until then.
+    Leaving(Instant),
+}
+
+/// A publication that the log says is over, and whose link is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Whose it is.
+    pub by: OnLink,
+    /// When it ends if its link does not end it before; [`Stream::handle_timeout`] is to be
+    /// called then.
+    pub until: Instant,
 }
 
 /// One stream. See the [module](self).
@@ -137,20 +175,22 @@ impl Stream {
     ///
     /// # Errors
     /// A later publish of the name is known, or another holds this very epoch.
-    pub fn publish(&mut self, by: OnLink, life: EdgeLife, epoch: Epoch) -> Result<Grant, Reason> {
+    pub fn publish(&mut self, by: OnLink, claimed: Claimed) -> Result<Grant, Reason> {
+        let epoch = claimed.epoch;
         if epoch < self.epoch {
             return Err(Reason::Superseded);
         }
-        if epoch == self.epoch
-            && let Some(holder) = &mut self.holder
+        if let Some(holder) = &mut self.holder
+            && epoch == holder.epoch
         {
-            if holder.life != life {
+            if holder.life != claimed.life {
                 return Err(Reason::Superseded);
             }
             *holder = Holder {
                 by,
-                life,
-                grace: None,
+                life: claimed.life,
+                epoch,
+                standing: Standing::Live,
             };
             let next = self.incarnations.back().map_or(0, Incarnation::next);
             return Ok(Grant {
@@ -162,12 +202,12 @@ impl Stream {
         let superseded = self
             .holder
             .as_ref()
-            .filter(|holder| holder.grace.is_none())
+            .filter(|holder| holder.standing == Standing::Live)
             .map(|holder| holder.by);
         if self.holder.is_some() {
             self.end(End::Superseded);
         }
-        self.begin(by, life, epoch);
+        self.begin(by, claimed);
         Ok(Grant {
             epoch,
             next: 0,
@@ -176,29 +216,36 @@ impl Stream {
     }
 
     /// The replicated log says that the newest publish of the name is `epoch`, and whether
-    /// somebody still holds it. What is older here, or is over, ends. Returns whose
-    /// publication that was, if its link is alive.
-    pub fn decided(&mut self, epoch: Epoch, held: bool) -> Option<OnLink> {
-        let newest = self.epoch;
+    /// somebody still holds it. What is older here, or is over, ends: at once if its link is
+    /// lost, else when its last frames are here. Returns the latter, the first time.
+    pub fn decided(&mut self, epoch: Epoch, held: bool, now: Instant) -> Option<Leaving> {
         self.epoch = self.epoch.max(epoch);
-        let holder = self.holder.as_ref()?;
-        let by = holder.grace.is_none().then_some(holder.by);
-        if newest < epoch {
-            self.end(End::Superseded);
-            return by;
+        let holder = self.holder.as_mut()?;
+        if holder.epoch > epoch || (holder.epoch == epoch && held) {
+            return None;
         }
-        if newest == epoch && !held {
-            self.end(End::Unpublished);
-            return by;
+        match holder.standing {
+            Standing::Live => {
+                let until = now + LAST_FRAMES_GRACE;
+                holder.standing = Standing::Leaving(until);
+                Some(Leaving {
+                    by: holder.by,
+                    until,
+                })
+            }
+            Standing::Lost(_) => {
+                self.end_by_log();
+                None
+            }
+            Standing::Leaving(_) => None,
         }
-        None
     }
 
     /// The replicated log knows of no publish of the name, up to this epoch. Returns whose
     /// publication ended by it, if its link is alive.
     pub fn unknown(&mut self, through: Epoch) -> Option<OnLink> {
         let holder = self.holder.as_ref()?;
-        let by = holder.grace.is_none().then_some(holder.by);
+        let by = (holder.standing == Standing::Live).then_some(holder.by);
         if self.epoch > through {
             return None;
         }
@@ -218,22 +265,28 @@ impl Stream {
     /// The link of a publication is lost: the name is kept until the instant returned.
     pub fn link_lost(&mut self, by: OnLink, now: Instant, grace: Duration) -> Option<Instant> {
         let holder = self.holder.as_mut().filter(|holder| holder.by == by)?;
+        if let Standing::Leaving(_) = holder.standing {
+            self.end_by_log();
+            return None;
+        }
         let until = now + grace;
-        holder.grace = Some(until);
+        holder.standing = Standing::Lost(until);
         Some(until)
     }
 
-    /// Frees the name if its grace is over. Returns whether it was.
+    /// Frees the name if its grace is over. Returns whether a publisher did not come back.
     pub fn handle_timeout(&mut self, now: Instant) -> bool {
-        let over = self
-            .holder
-            .as_ref()
-            .and_then(|holder| holder.grace)
-            .is_some_and(|until| until <= now);
-        if over {
-            self.end(End::Unpublished);
+        match self.holder.as_ref().map(|holder| holder.standing) {
+            Some(Standing::Lost(until)) if until <= now => {
+                self.end(End::Unpublished);
+                true
+            }
+            Some(Standing::Leaving(until)) if until <= now => {
+                self.end_by_log();
+                false
+            }
+            Some(Standing::Live | Standing::Lost(_) | Standing::Leaving(_)) | None => false,
         }
-        over
     }
 
     /// Takes frames of a publication. Those who watch are woken once.
@@ -359,21 +412,32 @@ impl Stream {
             .sum()
     }
 
-    fn begin(&mut self, by: OnLink, life: EdgeLife, epoch: Epoch) {
+    fn begin(&mut self, by: OnLink, claimed: Claimed) {
+        let Claimed { life, epoch, began } = claimed;
         self.epoch = epoch;
         self.holder = Some(Holder {
             by,
             life,
-            grace: None,
+            epoch,
+            standing: Standing::Live,
         });
         self.incarnations
-            .push_back(Incarnation::new(epoch, self.limits));
+            .push_back(Incarnation::new(epoch, began, self.limits));
         while self.incarnations.len() > INCARNATIONS_MAX {
             self.incarnations.pop_front();
             self.first += 1;
         }
         self.forget_what_all_have_read();
         self.wake_all();
+    }
+
+    /// What the log says is over ends: by the next publish, or because it was released.
+    fn end_by_log(&mut self) {
+        let last = self.holder.as_ref().map(|holder| holder.epoch);
+        self.end(match last {
+            Some(last) if last < self.epoch => End::Superseded,
+            Some(_) | None => End::Unpublished,
+        });
     }
 
     fn end(&mut self, how: End) {

@@ -102,6 +102,7 @@ fn control(
             shard,
             key,
             resume,
+            began,
             traceparent,
         } => {
             lock(routes).publications.insert(id, (publication, shard));
@@ -113,6 +114,7 @@ fn control(
                     next: resume.1,
                 }),
                 traceparent,
+                began: began.0,
             })
         }
         Command::Unpublish { id, moved } => {
@@ -236,7 +238,7 @@ pub(super) async fn read(
                     let how = match source.state() {
                         v1::source::State::Published => {
                             subscription.epoch = Epoch(source.epoch);
-                            channel.published(subscription.epoch);
+                            channel.published(subscription.epoch, Epoch(source.began));
                             continue;
                         }
                         v1::source::State::Waiting => Vacancy::Waiting,

@@ -92,7 +92,17 @@ impl Upstream {
             return;
         };
         debug!(stream = %key, epoch = %state.epoch, held = state.holder.is_some(), "stream stands");
-        entry.channel.raise(state.epoch);
+        // The origin that the log names knows of the log itself, and what it sends keeps its
+        // order: an older publish that it still hands on was whole before the newer began.
+        // What any other sends of an older one is from the dead.
+        let from = entry.at.and_then(|(at, _)| self.links.get(&at));
+        let named = from.is_some_and(|from| {
+            let origin = state.origin.as_ref();
+            origin.is_none_or(|origin| *origin == from.origin)
+        });
+        if !named {
+            entry.channel.raise(state.epoch);
+        }
         if let Source::Interrupted(epoch) = entry.channel.source() {
             if state.holder.is_none() {
                 entry.patience_ends = None;
@@ -202,6 +212,9 @@ impl Upstream {
         });
         if let Some(entry) = self.channels.get_mut(&channel) {
             entry.at = Some((link, id));
+            if let Some(state) = &entry.state {
+                entry.channel.raise(state.epoch);
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Publication {
     shard: ShardHandle,
     traceparent: String,
     claim: Claim,
+    /// The epoch from which on it is one stream to its viewers; the first grant says it.
+    began: Option<Epoch>,
     /// The link that granted it, and the number there.
     granted: Option<(LinkId, u32)>,
     /// The link that was asked, and the number there.
@@ -73,6 +75,7 @@ impl Upstream {
                 shard,
                 traceparent,
                 claim: Claim::Open,
+                began: None,
                 granted: None,
                 asked: None,
                 begun: false,
@@ -98,6 +101,9 @@ impl Upstream {
         match outcome {
             ClaimOutcome::Granted { epoch, takeover } => {
                 entry.claim = Claim::Held(epoch);
+                // Whom it takes over from may have taken over, too: it follows whatever was.
+                let first = if takeover { Epoch::default() } else { epoch };
+                entry.began.get_or_insert(first);
                 // What was asked under another epoch must not be answered.
                 if let Some((link, id)) = entry.asked.take()
                     && let Some(link) = self.links.get(&link)
@@ -288,6 +294,7 @@ impl Upstream {
                 shard: entry.shard.clone(),
                 key: entry.key.clone(),
                 resume,
+                began: entry.began.unwrap_or(resume.0),
                 traceparent: entry.traceparent.clone(),
             });
         } else {

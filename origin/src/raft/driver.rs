@@ -71,7 +71,8 @@ impl Driver {
     pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         tokio::pin!(stop);
         let ledger = self.member.ledger();
-        self.hub.ledger_restored(ledger.applied(), ledger.streams());
+        self.hub
+            .ledger_restored(ledger.applied(), ledger.streams(), now());
         self.membership(self.membership.clone());
         self.carry_out();
         let mut batch = Vec::with_capacity(INPUTS_MAX);
@@ -100,6 +101,7 @@ impl Driver {
                 }
                 () = tokio::time::sleep_until(deadline) => {
                     self.member.handle_timeout(now());
+                    self.hub.expire(now());
                 }
             }
             self.carry_out();
@@ -238,7 +240,7 @@ impl Driver {
                 Output::Applied(applied) => {
                     for effect in &applied.effects {
                         if let Effect::Stream { key, state } = effect {
-                            self.hub.ledger_says(key, state);
+                            self.hub.ledger_says(key, state, now());
                         }
                     }
                     self.hub.ledger_reached(applied.index);
@@ -246,7 +248,7 @@ impl Driver {
                 Output::Restored { index } => {
                     tracing::info!(%index, "the state was replaced by the leader's");
                     self.hub
-                        .ledger_restored(index, self.member.ledger().streams());
+                        .ledger_restored(index, self.member.ledger().streams(), now());
                 }
                 Output::Membership(membership) => self.membership(membership),
                 Output::Role { role, term, leader } => self.role(role, term, leader),

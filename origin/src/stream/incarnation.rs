@@ -25,6 +25,8 @@ pub(super) enum End {
 #[derive(Debug)]
 pub(super) struct Incarnation {
     pub(super) epoch: Epoch,
+    /// The epoch from which on it is one stream to its viewers.
+    pub(super) began: Epoch,
     pub(super) backlog: Backlog,
     /// None while it goes on.
     pub(super) end: Option<End>,
@@ -39,13 +41,14 @@ pub(super) struct Incarnation {
 }
 
 impl Incarnation {
-    pub(super) fn new(epoch: Epoch, limits: media::Limits) -> Self {
+    pub(super) fn new(epoch: Epoch, began: Epoch, limits: media::Limits) -> Self {
         let backlog = Backlog::new(limits);
         let mut birth = Cursor::join();
         // A cursor's place in time is where it was first read with.
         let _ = backlog.read(&mut birth);
         Self {
             epoch,
+            began,
             backlog,
             end: None,
             birth,

@@ -98,7 +98,7 @@ impl Subscriber {
                         cursor,
                     };
                     if self.told != Told::Published(epoch) {
-                        sink.source(id, State::Published, epoch);
+                        sink.published(id, epoch, incarnation.began);
                         self.told = Told::Published(epoch);
                     }
                 }

@@ -24,6 +24,15 @@ fn at(link: u64, id: u32) -> OnLink {
     }
 }
 
+fn claimed(life: EdgeLife, epoch: u64) -> Claimed {
+    let epoch = Epoch(epoch);
+    Claimed {
+        life,
+        epoch,
+        began: epoch,
+    }
+}
+
 fn life(edge: &str, incarnation: u64) -> EdgeLife {
     EdgeLife {
         edge: EdgeId::new(edge).unwrap(),
@@ -66,16 +75,15 @@ fn usual(seq: u64, len: usize) -> Arrival {
 struct Log(Vec<String>);
 
 impl Sink for Log {
-    fn source(&mut self, _: u32, state: State, epoch: Epoch) {
-        let name = state.as_str_name().to_lowercase();
-        self.0.push(match state {
-            State::Published => format!("{name}:{}", epoch.0),
-            State::Unspecified
-            | State::Waiting
-            | State::Unpublished
-            | State::Moved
-            | State::Refused => name,
+    fn published(&mut self, _: u32, epoch: Epoch, began: Epoch) {
+        self.0.push(if began == epoch {
+            format!("published:{}", epoch.0)
+        } else {
+            format!("published:{}<{}", epoch.0, began.0)
         });
+    }
+    fn source(&mut self, _: u32, state: State, _: Epoch) {
+        self.0.push(state.as_str_name().to_lowercase());
     }
     fn in_force(&mut self, _: u32, _: u64, _: &Frame) {
         self.0.push("c".into());
@@ -129,7 +137,7 @@ fn a_watcher_waits_sees_the_publish_from_its_first_frame_and_its_end_in_order() 
     subscribe(&mut stream, watcher, PLENTY);
     assert_eq!(read(&mut stream, watcher), "waiting");
     assert_eq!(read(&mut stream, watcher), "");
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, publisher, 0..4);
     assert!(stream.unpublish(publisher, false));
     assert_eq!(
@@ -145,7 +153,7 @@ fn a_watcher_waits_sees_the_publish_from_its_first_frame_and_its_end_in_order() 
 #[test]
 fn who_comes_later_joins_at_the_newest_key_frame_with_what_is_in_force() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, publisher, 0..9);
     subscribe(&mut stream, watcher, PLENTY);
     assert_eq!(read(&mut stream, watcher), "published:7 c 6 7 8");
@@ -158,7 +166,7 @@ fn who_comes_later_joins_at_the_newest_key_frame_with_what_is_in_force() {
 #[test]
 fn a_watcher_that_knows_the_stream_goes_on_exactly_where_it_was() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, publisher, 0..9);
     let next = Position {
         epoch: Epoch(7),
@@ -179,16 +187,16 @@ fn a_watcher_that_knows_the_stream_goes_on_exactly_where_it_was() {
 #[test]
 fn a_name_has_one_publisher_and_is_free_the_moment_it_leaves() {
     let mut stream = stream();
-    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     for another in [life("b", 1), life("a", 2)] {
         assert_eq!(
-            stream.publish(at(2, 1), another, Epoch(7)),
+            stream.publish(at(2, 1), claimed(another, 7)),
             Err(Reason::Superseded)
         );
     }
     assert!(!stream.unpublish(at(2, 1), false), "not its own");
     assert!(stream.unpublish(at(1, 1), false));
-    let grant = stream.publish(at(2, 2), life("b", 1), Epoch(8)).unwrap();
+    let grant = stream.publish(at(2, 2), claimed(life("b", 1), 8)).unwrap();
     assert_eq!(
         grant,
         Grant {
@@ -199,7 +207,7 @@ fn a_name_has_one_publisher_and_is_free_the_moment_it_leaves() {
     );
     assert_eq!(stream.append(at(1, 1), [usual(0, 1)], 0), Err(NotHolder));
     assert_eq!(
-        stream.publish(at(1, 2), life("a", 1), Epoch(7)),
+        stream.publish(at(1, 2), claimed(life("a", 1), 7)),
         Err(Reason::Superseded)
     );
 }
@@ -210,7 +218,7 @@ fn a_publish_again_at_once_costs_nobody_the_last_frames() {
     subscribe(&mut stream, watcher, PLENTY);
     for (epoch, frames) in [(7, 3), (8, 2), (9, 1)] {
         stream
-            .publish(publisher, life("a", 1), Epoch(epoch))
+            .publish(publisher, claimed(life("a", 1), epoch))
             .unwrap();
         append(&mut stream, publisher, 0..frames);
         stream.unpublish(publisher, false);
@@ -228,7 +236,7 @@ fn publishes_that_nobody_reads_to_their_end_are_kept_up_to_a_bound() {
     subscribe(&mut stream, watcher, 1);
     for epoch in 10..110 {
         stream
-            .publish(publisher, life("a", 1), Epoch(epoch))
+            .publish(publisher, claimed(life("a", 1), epoch))
             .unwrap();
         append(&mut stream, publisher, 0..3);
         // It has no credit for more than the first frame of the first publish.
@@ -250,14 +258,14 @@ fn publishes_that_nobody_reads_to_their_end_are_kept_up_to_a_bound() {
 fn a_lost_link_keeps_the_name_until_the_grace_ends() {
     let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, at(1, 1), 0..2);
     assert_eq!(
         stream.link_lost(at(1, 1), start, GRACE),
         Some(start + GRACE)
     );
     assert_eq!(
-        stream.publish(at(2, 9), life("b", 1), Epoch(7)),
+        stream.publish(at(2, 9), claimed(life("b", 1), 7)),
         Err(Reason::Superseded)
     );
     assert!(!stream.handle_timeout(start + GRACE - Duration::from_millis(1)));
@@ -275,11 +283,11 @@ fn a_name_in_grace_is_given_to_a_later_publish_and_its_watchers_see_a_new_epoch(
     for again in [life("a", 1), life("a", 2), life("b", 1)] {
         let (mut stream, watcher) = (stream(), at(2, 1));
         subscribe(&mut stream, watcher, PLENTY);
-        stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+        stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
         append(&mut stream, at(1, 1), 0..2);
         stream.link_lost(at(1, 1), Instant::now(), GRACE);
         assert_eq!(
-            stream.publish(at(3, 1), again, Epoch(9)).unwrap().epoch,
+            stream.publish(at(3, 1), claimed(again, 9)).unwrap().epoch,
             Epoch(9)
         );
         append(&mut stream, at(3, 1), 0..1);
@@ -293,12 +301,12 @@ fn a_resume_over_a_new_link_takes_over_and_watchers_notice_nothing() {
     for known in [true, false] {
         let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
         subscribe(&mut stream, watcher, PLENTY);
-        stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+        stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
         append(&mut stream, at(1, 1), 0..3);
         if known {
             stream.link_lost(at(1, 1), start, GRACE);
         }
-        let grant = stream.publish(at(3, 5), life("a", 1), Epoch(7)).unwrap();
+        let grant = stream.publish(at(3, 5), claimed(life("a", 1), 7)).unwrap();
         assert_eq!(
             grant,
             Grant {
@@ -319,7 +327,7 @@ fn a_resume_over_a_new_link_takes_over_and_watchers_notice_nothing() {
 fn what_is_sent_twice_after_a_resume_is_taken_once() {
     let (mut stream, watcher) = (stream(), at(2, 1));
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, at(1, 1), 0..3);
     let taken = append(&mut stream, at(1, 1), 1..5);
     assert_eq!(
@@ -335,9 +343,9 @@ fn what_is_sent_twice_after_a_resume_is_taken_once() {
 #[test]
 fn a_resume_is_judged_by_its_epoch() {
     let mut stream = stream();
-    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     let resume = |stream: &mut Stream, edge: &str, epoch| {
-        stream.publish(at(2, 2), life(edge, 1), Epoch(epoch))
+        stream.publish(at(2, 2), claimed(life(edge, 1), epoch))
     };
     assert_eq!(resume(&mut stream, "b", 6), Err(Reason::Superseded));
     assert_eq!(
@@ -366,7 +374,7 @@ fn an_origin_that_knows_nothing_adopts_the_publish_and_its_watchers() {
     };
     stream.subscribe(watcher, Some(next), PLENTY, Arc::new(Rings::default()));
     assert_eq!(read(&mut stream, watcher), "waiting");
-    let grant = stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    let grant = stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     assert_eq!(
         grant,
         Grant {
@@ -392,14 +400,14 @@ fn an_origin_that_knows_nothing_adopts_the_publish_and_its_watchers() {
 fn a_publish_that_comes_back_after_its_grace_goes_on_with_its_epoch() {
     let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(at(1, 1), life("a", 1), Epoch(7)).unwrap();
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, at(1, 1), 0..3);
     stream.link_lost(at(1, 1), start, GRACE);
     stream.handle_timeout(start + GRACE);
     assert_eq!(read(&mut stream, watcher), "published:7 0 1 2 unpublished");
     assert_eq!(
         stream
-            .publish(at(3, 1), life("a", 1), Epoch(7))
+            .publish(at(3, 1), claimed(life("a", 1), 7))
             .unwrap()
             .next,
         0
@@ -423,7 +431,7 @@ fn without_credit_a_watcher_lags_alone_and_joins_again_when_it_has_some() {
     let (publisher, slow, quick) = (at(1, 1), at(2, 1), at(2, 2));
     subscribe(&mut stream, quick, PLENTY);
     let rings = subscribe(&mut stream, slow, 150);
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, publisher, 0..4);
     // 150 bytes: after the second frame of 100 nothing is left.
     assert_eq!(read(&mut stream, slow), "published:7 0 1");
@@ -448,7 +456,7 @@ fn a_batch_wakes_a_watcher_once_and_not_again_before_it_has_read() {
     let rings = subscribe(&mut stream, watcher, PLENTY);
     assert_eq!(rings.take(), [9]);
     read(&mut stream, watcher);
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, publisher, 0..50);
     append(&mut stream, publisher, 50..60);
     assert_eq!(rings.take(), [9]);
@@ -461,7 +469,7 @@ fn a_batch_wakes_a_watcher_once_and_not_again_before_it_has_read() {
 fn a_turn_ends_after_its_quantum_even_for_empty_frames() {
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 9));
     let rings = subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     stream
         .append(publisher, (0..100).map(|seq| usual(seq, 0)), 0)
         .unwrap();
@@ -478,7 +486,7 @@ fn a_stream_that_sheds_its_past_costs_nothing_to_those_who_have_it() {
     let (mut stream, publisher, quick, slow) = (stream(), at(1, 1), at(2, 1), at(2, 2));
     subscribe(&mut stream, quick, PLENTY);
     subscribe(&mut stream, slow, PLENTY);
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, publisher, 0..9);
     assert_eq!(read(&mut stream, quick), "published:7 0 1 2 3 4 5 6 7 8");
     stream.shed();
@@ -492,6 +500,7 @@ fn a_stream_that_sheds_its_past_costs_nothing_to_those_who_have_it() {
 fn the_time_of_receipt_is_that_of_the_frames_batch() {
     struct Times(Vec<u64>);
     impl Sink for Times {
+        fn published(&mut self, _: u32, _: Epoch, _: Epoch) {}
         fn source(&mut self, _: u32, _: State, _: Epoch) {}
         fn in_force(&mut self, _: u32, _: u64, _: &Frame) {}
         fn frame(&mut self, _: u32, _: &Sequenced, ingest_micros: u64) {
@@ -501,7 +510,7 @@ fn the_time_of_receipt_is_that_of_the_frames_batch() {
     }
     let (mut stream, publisher, watcher) = (stream(), at(1, 1), at(2, 1));
     subscribe(&mut stream, watcher, PLENTY);
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     for (seqs, micros) in [(0..2, 10), (2..3, 20), (3..5, 30)] {
         stream
             .append(publisher, seqs.map(|seq| usual(seq, 1)), micros)
@@ -515,7 +524,7 @@ fn the_time_of_receipt_is_that_of_the_frames_batch() {
 #[test]
 fn small_payloads_do_not_keep_their_batch_alive() {
     let (mut stream, publisher) = (stream(), at(1, 1));
-    stream.publish(publisher, life("a", 1), Epoch(7)).unwrap();
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
     let batch = Bytes::from(vec![1; 1 << 20]);
     let frames = [(Class::Config, 5000), (Class::Key, 100), (Class::Key, 5000)]
         .into_iter()
@@ -543,4 +552,85 @@ fn small_payloads_do_not_keep_their_batch_alive() {
         batch.as_ptr_range().contains(&kept.as_ptr())
     };
     assert_eq!([shared(0), shared(1), shared(2)], [false, false, true]);
+}
+
+#[test]
+fn the_last_frames_of_a_publish_are_told_though_the_log_was_faster() {
+    // Released, or already published anew, over the same link.
+    for (newest, held) in [(7, false), (8, true)] {
+        let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
+        subscribe(&mut stream, watcher, PLENTY);
+        stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
+        append(&mut stream, at(1, 1), 0..2);
+        let until = start + LAST_FRAMES_GRACE;
+        let leaving = stream.decided(Epoch(newest), held, start);
+        assert_eq!(
+            leaving,
+            Some(Leaving {
+                by: at(1, 1),
+                until
+            })
+        );
+        // It is told once.
+        assert_eq!(stream.decided(Epoch(8), true, start), None);
+        append(&mut stream, at(1, 1), 2..4);
+        assert!(stream.unpublish(at(1, 1), false));
+        stream.publish(at(1, 2), claimed(life("a", 1), 8)).unwrap();
+        append(&mut stream, at(1, 2), 0..1);
+        assert_eq!(
+            read(&mut stream, watcher),
+            "published:7 0 1 2 3 unpublished published:8 0"
+        );
+    }
+}
+
+#[test]
+fn what_the_log_ended_ends_with_its_link_or_the_next_publish_or_the_grace() {
+    let ends = |how: fn(&mut Stream, Instant)| {
+        let (mut stream, watcher, start) = (stream(), at(2, 1), Instant::now());
+        subscribe(&mut stream, watcher, PLENTY);
+        stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
+        append(&mut stream, at(1, 1), 0..1);
+        assert!(stream.decided(Epoch(7), false, start).is_some());
+        how(&mut stream, start);
+        assert_eq!(stream.append(at(1, 1), [usual(1, 1)], 0), Err(NotHolder));
+        read(&mut stream, watcher)
+    };
+    let by_link = ends(|stream, start| {
+        assert_eq!(stream.link_lost(at(1, 1), start, GRACE), None);
+    });
+    assert_eq!(by_link, "published:7 0 unpublished");
+    let by_next = ends(|stream, _| {
+        let grant = stream.publish(at(3, 1), claimed(life("b", 1), 9)).unwrap();
+        // It was told so before.
+        assert_eq!(grant.superseded, None);
+    });
+    assert_eq!(by_next, "published:7 0 published:9");
+    let by_time = ends(|stream, start| {
+        let until = start + LAST_FRAMES_GRACE;
+        assert!(!stream.handle_timeout(until.checked_sub(Duration::from_millis(1)).unwrap()));
+        assert!(stream.is_held());
+        stream.handle_timeout(until);
+        assert!(!stream.is_held());
+    });
+    assert_eq!(by_time, "published:7 0 unpublished");
+    // One whose link is lost anyway has nothing more to say.
+    let (mut stream, start) = (stream(), Instant::now());
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
+    stream.link_lost(at(1, 1), start, GRACE);
+    assert_eq!(stream.decided(Epoch(8), true, start), None);
+    assert!(!stream.is_held());
+}
+
+#[test]
+fn watchers_are_told_since_when_it_is_one_stream() {
+    let (mut stream, watcher) = (stream(), at(2, 1));
+    subscribe(&mut stream, watcher, PLENTY);
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
+    let follower = Claimed {
+        began: Epoch(7),
+        ..claimed(life("b", 1), 9)
+    };
+    stream.publish(at(3, 1), follower).unwrap();
+    assert_eq!(read(&mut stream, watcher), "published:7 published:9<7");
 }

@@ -217,6 +217,21 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until all that run say that just these are members, and that each votes.
+    pub(crate) async fn until_voting(&self, nodes: &[u64]) {
+        self.until(|statuses| {
+            let just = |status: &ClusterStatus| {
+                let members = status.members.iter();
+                members.clone().all(|member| member.voter)
+                    && members.map(|member| member.node).eq(nodes.iter().copied())
+            };
+            let running = self.running.iter().flatten().count();
+            let told = statuses.iter().flatten().filter(|status| just(status));
+            (told.count() == running).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until all have the same state.
     pub(crate) async fn agree(&self) {
         let running = self.running.iter().flatten().count();

@@ -252,8 +252,10 @@ fn key(name: &str) -> v1::StreamKey {
 
 pub(crate) fn publish(id: u32, name: &str, resume: Option<v1::Resume>) -> to_origin::Body {
     let key = Some(key(name));
+    let began = resume.as_ref().map_or(0, |resume| resume.epoch);
     to_origin::Body::Publish(v1::Publish {
         id,
+        began,
         key,
         resume,
         traceparent: String::new(),

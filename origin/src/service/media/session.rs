@@ -18,7 +18,7 @@ use tracing::field::{Empty, display};
 
 use crate::hub::{Cell, Hub, Refusal};
 use crate::outbox::Outbox;
-use crate::stream::{LinkId, OnLink};
+use crate::stream::{Claimed, LinkId, OnLink};
 
 /// One link's reading half.
 pub(super) struct Session {
@@ -176,7 +176,12 @@ impl Session {
             tracing::info_span!("publish", stream = %key, edge = %life.edge, epoch = Empty),
             convert::traceparent(&publish.traceparent).unwrap_or_default(),
         );
-        match self.hub.publish(self.on_link(id), life, key, Epoch(epoch)) {
+        let claimed = Claimed {
+            life,
+            epoch: Epoch(epoch),
+            began: Epoch(publish.began),
+        };
+        match self.hub.publish(self.on_link(id), key, claimed) {
             Ok((cell, grant)) => {
                 span.record("epoch", display(grant.epoch));
                 span.in_scope(|| tracing::info!(next = grant.next, "granted"));
@@ -347,6 +352,7 @@ impl Session {
             id,
             state,
             epoch: 0,
+            began: 0,
         }));
     }
 

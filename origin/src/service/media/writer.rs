@@ -157,6 +157,12 @@ impl Assembly {
         }
     }
 
+    fn tell_source(&mut self, source: v1::Source) {
+        // It is in order with the frames, so what was read before it goes before it.
+        self.close_batch();
+        self.out.push_back(Body::Source(source));
+    }
+
     fn finish(&mut self) {
         self.close_batch();
         self.size = 0;
@@ -164,14 +170,22 @@ impl Assembly {
 }
 
 impl Sink for Assembly {
+    fn published(&mut self, id: u32, epoch: Epoch, began: Epoch) {
+        self.tell_source(v1::Source {
+            id,
+            state: State::Published.into(),
+            epoch: epoch.0,
+            began: began.0,
+        });
+    }
+
     fn source(&mut self, id: u32, state: State, epoch: Epoch) {
-        // It is in order with the frames, so what was read before it goes before it.
-        self.close_batch();
-        self.out.push_back(Body::Source(v1::Source {
+        self.tell_source(v1::Source {
             id,
             state: state.into(),
             epoch: epoch.0,
-        }));
+            began: 0,
+        });
     }
 
     fn in_force(&mut self, id: u32, seq: u64, frame: &Frame) {
