@@ -118,14 +118,14 @@ async fn when_the_leader_is_killed_under_20_writers_no_acknowledged_write_is_los
     let (mut cluster, _file) = cluster(2);
     let load = Load::start(&cluster, 20, "leader killed").await;
     for round in 0..3 {
-        load.until_more(150).await;
+        load.until_more(150);
         let leader = leader_of(&cluster.origins);
         println!("round {round}: killing the leader, origin-{leader}");
         cluster.origins[leader].process.kill();
-        load.until_more(150).await;
+        load.until_more(150);
         cluster.origins[leader].start_again();
     }
-    load.until_more(150).await;
+    load.until_more(150);
     load.judge().await;
 }
 
@@ -133,12 +133,12 @@ async fn when_the_leader_is_killed_under_20_writers_no_acknowledged_write_is_los
 async fn when_a_follower_or_all_origins_are_killed_under_writers_nothing_is_lost() {
     let (mut cluster, _file) = cluster(2);
     let load = Load::start(&cluster, 12, "followers killed").await;
-    load.until_more(100).await;
+    load.until_more(100);
     let follower = (leader_of(&cluster.origins) + 1) % 3;
     cluster.origins[follower].process.kill();
-    load.until_more(100).await;
+    load.until_more(100);
     cluster.origins[follower].start_again();
-    load.until_more(100).await;
+    load.until_more(100);
     for origin in &mut cluster.origins {
         origin.process.signal(Signal::KILL);
     }
@@ -148,13 +148,13 @@ async fn when_a_follower_or_all_origins_are_killed_under_writers_nothing_is_lost
     for origin in &mut cluster.origins {
         origin.start_again();
     }
-    load.until_more(200).await;
+    load.until_more(200);
     // One that stands still and comes back late.
     let leader = leader_of(&cluster.origins);
     cluster.origins[leader].process.freeze();
-    load.until_more(100).await;
+    load.until_more(100);
     cluster.origins[leader].process.thaw();
-    load.until_more(100).await;
+    load.until_more(100);
     load.judge().await;
 }
 
@@ -162,9 +162,9 @@ async fn when_a_follower_or_all_origins_are_killed_under_writers_nothing_is_lost
 async fn the_clients_of_a_killed_edge_go_on_at_another_and_never_go_back() {
     let (mut cluster, _file) = cluster(3);
     let load = Load::start(&cluster, 12, "edge killed").await;
-    load.until_more(150).await;
+    load.until_more(150);
     cluster.edges[2].process.kill();
-    load.until_more(300).await;
+    load.until_more(300);
     assert!(
         load.reconnected() >= 4,
         "only {} clients came back",
@@ -233,7 +233,7 @@ impl Load {
     }
 
     /// Waits until so many more writes are made.
-    async fn until_more(&self, count: usize) {
+    fn until_more(&self, count: usize) {
         let before = self.made();
         tokio::task::block_in_place(|| {
             until("more writes are made", Duration::from_secs(60), || {
@@ -320,7 +320,12 @@ async fn write(member: Member, client: u32, shared: Arc<Shared>) -> Writer {
                 shared.made.fetch_add(1, Ordering::Relaxed);
             }
             Answer::Unavailable => writer.unavailable += 1,
-            _ => writer.undecided += 1,
+            Answer::Used { .. }
+            | Answer::Made { .. }
+            | Answer::Done
+            | Answer::Locked { .. }
+            | Answer::NotLocked
+            | Answer::Undecided => writer.undecided += 1,
         }
         // People do not write as fast as they can.
         tokio::task::spawn_blocking(|| pace(Duration::from_millis(10)))
