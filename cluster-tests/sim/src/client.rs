@@ -88,8 +88,9 @@ struct Used {
     locks: u32,
     version: Version,
     slots: Slots,
-    /// The place of the last message it was told, and how many holes its edge knew of then.
-    last_send: Option<(usize, u64)>,
+    /// The place of the last message it was told, which life its edge had then, and how many
+    /// holes that knew of.
+    last_send: Option<(usize, (u64, u64))>,
     /// More than one only when it asks again at another edge.
     waiting: VecDeque<Waiting>,
     /// It asked more than one thing again, and has not all the answers.

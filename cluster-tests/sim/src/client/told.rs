@@ -18,7 +18,7 @@ impl Client {
         &mut self,
         key: &ObjectKey,
         update: &ObjectUpdate,
-        holes: u64,
+        holes: (u64, u64),
         truth: &mut Truth,
         verdicts: &mut Vec<Verdict>,
     ) -> Result<(), String> {

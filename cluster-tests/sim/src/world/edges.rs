@@ -186,7 +186,7 @@ impl World {
                     let edge = &self.edges[place];
                     // Another life of the edge begins with what is there.
                     let life = edge.replica.as_ref().map(|r| r.life().incarnation);
-                    let holes = edge.holes ^ life.unwrap_or_default();
+                    let holes = (life.unwrap_or_default(), edge.holes);
                     for id in to.iter() {
                         let Some(&client) = self.edges[place].subscribers.get(&id) else {
                             continue;

@@ -145,11 +145,6 @@ impl Object {
         lag.slots.extend(slots);
     }
 
-    /// Everybody is told everything.
-    pub(super) fn nobody_lags(&mut self) {
-        self.lagging.clear();
-    }
-
     /// All subscribers but one.
     pub(super) fn everybody(&mut self, except: Option<SubscriberId>) -> Recipients {
         let subscribers = self

@@ -242,24 +242,19 @@ impl Replica {
         }
         let mut writers = object.writers_of(&slots);
         writers.retain(|who| object.subscribers.contains(who) && requester != Some(*who));
-        if cleared {
-            // Everything is told, so a slot cannot be left out.
-            writers.clear();
-            object.nobody_lags();
-        }
         for who in &writers {
             object.leave_behind(*who, before, &slots);
         }
         writers.extend(object.lagging().filter(|who| requester != Some(*who)));
         let mut special = Vec::new();
         for who in &writers {
-            let rest: Vec<ObjectEvent> = slots
+            let rest = slots
                 .iter()
                 .filter(|(slot, _)| !object.is_writing(*who, slot))
                 .cloned()
-                .map(events::change)
-                .collect();
-            special.push((*who, rest));
+                .map(events::change);
+            let clear = cleared.then_some(ObjectEvent::Clear);
+            special.push((*who, clear.into_iter().chain(rest).collect()));
         }
         let to = if writers.is_empty() {
             object.everybody(requester)
@@ -301,12 +296,10 @@ impl Replica {
             Transition::Same => {}
             Transition::Changed(changes) => self.tell_changes(key, before, false, changes, None),
             Transition::Reset => {
-                let events = events::reset(held).collect();
-                object.nobody_lags();
-                let to = object.everybody(None);
-                if to.iter().next().is_some() {
-                    self.tell(to, key, events);
-                }
+                let all = held.all().collect();
+                // A log that was lost counts anew: nothing of the former one goes before it.
+                let before = Some(before).filter(|before| *before <= held.version);
+                self.tell_changes(key, before.unwrap_or_default(), true, all, None);
             }
         }
     }

@@ -75,6 +75,27 @@ fn the_last_writer_wins_where_that_is_the_policy() {
 }
 
 #[test]
+fn who_is_writing_a_slot_learns_of_a_clear_but_not_what_the_slot_is_before_its_answer() {
+    let (mut lab, amy, bob) = pair();
+    lab.ask(amy, 1, write(vec![set("b", "2")]));
+    lab.run();
+    assert_eq!(lab.told(bob), ["v2 b=2"]);
+    lab.updates(0);
+    let ops = write(vec![SlotOp::Clear, set("a", "amy"), set("c", "3")]);
+    lab.ask(amy, 2, ops);
+    let ops = write(vec![set("a", "bob")]);
+    lab.ask_as(bob, 2, Access::FULL, Policy::LastWriterWins, ops);
+    lab.run();
+    assert_eq!(lab.told(amy), ["v3 clear ok:a ok:c", "v4 a=bob"]);
+    assert_eq!(lab.told(bob), ["v2 clear c=3", "v4 ok:a"]);
+    // Refused, it is told how the slot stands.
+    lab.ask(amy, 4, write(vec![SlotOp::Clear, set("a", "new")]));
+    lab.ask(bob, 3, write(vec![set("a", "old")]));
+    lab.run();
+    assert_eq!(lab.told(bob), ["v4 clear", "v5 a=new"]);
+}
+
+#[test]
 fn a_message_goes_to_all_and_to_its_sender_in_one_order() {
     let (mut lab, amy, bob) = pair();
     lab.ask(amy, 1, send("hello"));
