@@ -128,7 +128,7 @@ impl Client {
         }
         let answered_now = answered.is_some();
         if let Some(waiting) = answered {
-            used.waiting.pop_front();
+            used.waiting.retain(|other| other.seq != waiting.seq);
             note_known(&mut self.asked, waiting.seq);
             match (&waiting.what, status) {
                 // What it was told before counts.
@@ -218,17 +218,15 @@ impl Client {
         truth: &mut Truth,
     ) -> Result<(), String> {
         let name = &self.name;
-        let asked = self.objects.iter_mut().find(|(_, used)| {
-            let first = used.waiting.front();
-            first.is_some_and(|first| first.seq == call)
+        // The answer to what was asked before it, and is asked again, may be lost on the way.
+        let asked = self.objects.iter_mut().find_map(|(key, used)| {
+            let at = used.waiting.iter().position(|it| it.seq == call)?;
+            Some((key, used.waiting.remove(at)?, used))
         });
-        let Some((key, used)) = asked else {
+        let Some((key, waiting, used)) = asked else {
             return Err(format!(
                 "{name} is answered call {call} with {result:?}; it does not wait for that"
             ));
-        };
-        let Some(waiting) = used.waiting.pop_front() else {
-            return Ok(());
         };
         note_known(&mut self.asked, call);
         match (&waiting.what, result) {
@@ -294,7 +292,22 @@ impl Used {
     /// The request that an update answers: it has a success, an echo of the message, or says
     /// something about each slot that was asked for.
     fn answered_by(&self, update: &ObjectUpdate) -> Option<Waiting> {
-        let waiting = self.waiting.front()?;
+        // Calls are answered apart.
+        let is_call = |waiting: &Waiting| matches!(waiting.what, What::Lock(_) | What::Unlock);
+        let waiting = self.waiting.iter().find(|it| !is_call(it))?;
+        // Messages are told when they are made. Of what was asked before they were, and is
+        // asked again, the answer may be lost on the way and come later.
+        let sent = |waiting: &&Waiting| match &waiting.what {
+            What::Send(payload) => update.events.iter().any(|event| match event {
+                ObjectEvent::Send(told) => told == payload,
+                ObjectEvent::Sent { seq } => *seq == waiting.seq,
+                _ => false,
+            }),
+            What::Write(_) | What::Lock(_) | What::Unlock => false,
+        };
+        if let Some(sent) = self.waiting.iter().find(sent) {
+            return Some(sent.clone());
+        }
         let says = |wanted: &SlotOp| {
             update.events.iter().any(|event| match (wanted, event) {
                 (SlotOp::Set { slot, .. }, ObjectEvent::Success { slot: told }) => slot == told,
@@ -315,13 +328,7 @@ impl Used {
         let answered = failed
             || match &waiting.what {
                 What::Write(ops) => ops.iter().all(says),
-                What::Send(payload) => update.events.iter().any(|event| match event {
-                    ObjectEvent::Send(told) => told == payload,
-                    ObjectEvent::Sent { seq } => *seq == waiting.seq,
-                    _ => false,
-                }),
-                // Calls are answered apart.
-                What::Lock(_) | What::Unlock => return None,
+                What::Send(_) | What::Lock(_) | What::Unlock => false,
             };
         answered.then(|| waiting.clone())
     }
