@@ -19,9 +19,13 @@ pub(super) const WAITING_MAX: usize = 1024;
 /// Slots of one batch; the ledger takes 1024.
 pub(super) const BATCH_SLOTS_MAX: usize = 256;
 
-/// Messages to all subscribers that are remembered of each server, to find out after a loss
-/// which of them were told already.
-pub(super) const SENDS_KEPT_MAX: usize = 32;
+/// Messages to all subscribers of an object that are remembered of each server, to find out
+/// after a loss which of them were told already: those of the time in which the loss is not
+/// noticed yet ([`SILENCE_MAX`]), of a busy room.
+pub(super) const SENDS_KEPT_MAX: usize = 512;
+
+/// What they may be long together.
+pub(super) const SENDS_KEPT_BYTES: usize = 256 << 10;
 
 /// How long all servers may take to answer `connect` (the value of the original).
 pub(super) const SETUP_PATIENCE: Duration = Duration::from_secs(3);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use model::object::{ObjectEvent, ObjectUpdate};
 use model::{SlotName, SlotOp, SlotValue, Version};
 
-use super::limits::SENDS_KEPT_MAX;
+use super::limits::{SENDS_KEPT_BYTES, SENDS_KEPT_MAX};
 
 /// A server's copy of an object, kept by what the server says and nothing else.
 #[derive(Clone, Debug, Default)]
@@ -113,10 +113,13 @@ impl Mirror {
 
 /// Appends to the newest messages.
 pub(super) fn keep(sends: &mut VecDeque<Bytes>, payload: Bytes) {
-    if sends.len() == SENDS_KEPT_MAX {
-        sends.pop_front();
-    }
     sends.push_back(payload);
+    let mut bytes: usize = sends.iter().map(Bytes::len).sum();
+    while (sends.len() > SENDS_KEPT_MAX || bytes > SENDS_KEPT_BYTES)
+        && let Some(oldest) = sends.pop_front()
+    {
+        bytes -= oldest.len();
+    }
 }
 
 fn last_value<'a>(ops: &'a [SlotOp], of: &SlotName) -> Option<&'a SlotValue> {

@@ -222,6 +222,22 @@ fn a_message_is_not_settled_by_the_same_words_of_somebody_else() {
 }
 
 #[test]
+fn what_a_busy_room_said_while_the_server_was_silent_is_told_by_the_next() {
+    let mut lab = Lab::running(2);
+    for number in 0..400 {
+        lab.other_send(&format!("line {number}"));
+    }
+    // The other server's connection keeps up.
+    lab.catch_up(1);
+    while !lab.edges[1].said.is_empty() {
+        lab.hear(1);
+    }
+    lab.lose(0);
+    lab.settle_all();
+    lab.judge();
+}
+
+#[test]
 fn two_programs_that_say_the_same_are_each_heard_when_their_server_dies() {
     // Each facade of the two sees the other's messages as somebody's.
     for read_before in 0..=3 {
