@@ -178,6 +178,9 @@ impl Machine {
             self.tell_server(server, ServerState::Unnumbered(why));
         }
         if self.primary == Some(server) {
+            if numbered && let Some((object, history)) = self.objects.first_key_value() {
+                self.requests.take_along(object, history, now);
+            }
             let (again, heard) = self.requests.again(numbered, now);
             for request in again {
                 self.output.push_back(request.output(server));

@@ -150,6 +150,19 @@ impl Requests {
         self.rows.iter().skip(begin).cloned().collect()
     }
 
+    /// Another server goes on with the numbers, and has nothing to ask again. It asks for
+    /// nothing under the next number: the log counts the session among those of the edge
+    /// that spoke last, and the last one will report its client gone for good.
+    pub(super) fn take_along(&mut self, object: &ObjectName, history: &History, now: Instant) {
+        if !self.rows.is_empty() || self.next == 1 {
+            return;
+        }
+        self.push(object, history, Ask::Write(Vec::new()), Vec::new(), now);
+        if let Some(row) = self.rows.back_mut() {
+            row.state = State::Void;
+        }
+    }
+
     fn push(
         &mut self,
         object: &ObjectName,

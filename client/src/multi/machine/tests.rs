@@ -222,6 +222,23 @@ fn a_message_is_not_settled_by_the_same_words_of_somebody_else() {
 }
 
 #[test]
+fn a_facade_takes_its_session_along_though_it_has_nothing_to_ask() {
+    let mut lab = Lab::running(3);
+    lab.set("a", "1");
+    lab.settle_all();
+    let asked = lab.ledger.done.len();
+    for lost in 0..2 {
+        lab.lose(lost);
+        lab.settle_all();
+        assert_eq!(lab.ledger.done.len(), asked + 1, "the same nothing, once");
+    }
+    let ticket = lab.set("a", "2");
+    lab.settle_all();
+    assert!(matches!(lab.settled[&ticket], Settled::Success(_)));
+    lab.judge();
+}
+
+#[test]
 fn what_a_busy_room_said_while_the_server_was_silent_is_told_by_the_next() {
     let mut lab = Lab::running(2);
     for number in 0..400 {
