@@ -72,6 +72,10 @@ pub struct Cluster {
     /// An edge that no origin hears of for this long is lost.
     #[serde(with = "node::config::duration")]
     pub edge_lease: Duration,
+    /// An origin whose disk has not come back from a write for this long ends: whoever is
+    /// attached to it, or led by it, is served by the others.
+    #[serde(with = "node::config::duration")]
+    pub disk_patience: Duration,
     /// The state is saved whenever so many entries were added.
     pub snapshot_entries: u64,
 }
@@ -86,6 +90,7 @@ impl Default for Cluster {
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(500),
             edge_lease: Duration::from_secs(5),
+            disk_patience: Duration::from_secs(10),
             snapshot_entries: 100_000,
         }
     }
@@ -176,6 +181,11 @@ impl Validate for Cluster {
                 format(self.edge_lease),
                 expected,
             ));
+        }
+        if self.disk_patience < Duration::from_secs(1) {
+            let expected = "at least 1s: disks are slow now and then";
+            let value = format(self.disk_patience);
+            return Err(Invalid::new("disk_patience", value, expected));
         }
         if self.snapshot_entries == 0 {
             return Err(Invalid::new("snapshot_entries", 0, "at least 1"));
@@ -346,6 +356,7 @@ mod tests {
             ),
             ("[cluster]\nelection = '200ms'", "cluster.election"),
             ("[cluster]\nedge_lease = '1s'", "cluster.edge_lease"),
+            ("[cluster]\ndisk_patience = '0s'", "cluster.disk_patience"),
             ("[cluster]\nname = ''", "cluster.name"),
         ] {
             let text = refused(wrong);

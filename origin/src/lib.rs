@@ -269,6 +269,7 @@ impl Origin {
                 heartbeat: config.cluster.heartbeat,
                 election: config.cluster.election,
                 edge_lease: config.cluster.edge_lease,
+                disk: config.cluster.disk_patience,
                 snapshot_entries: config.cluster.snapshot_entries,
             },
             desk: desk.clone(),

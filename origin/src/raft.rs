@@ -55,6 +55,9 @@ pub enum Error {
     /// The log holds what this version never writes.
     #[error("the log holds entries of an unknown kind")]
     Unknown,
+    /// The disk takes a write and does not come back from it.
+    #[error("the disk has not come back from a write for {} s", .0.as_secs_f32())]
+    Hung(Duration),
     /// A node's number is not 0.
     #[error("0 is no node's number")]
     Number,
@@ -66,6 +69,8 @@ pub(crate) struct Times {
     pub(crate) heartbeat: Duration,
     pub(crate) election: Duration,
     pub(crate) edge_lease: Duration,
+    /// How long one write to the log may take.
+    pub(crate) disk: Duration,
     pub(crate) snapshot_entries: u64,
 }
 
@@ -152,6 +157,7 @@ impl Seat {
             edges: BTreeMap::new(),
             changes: Vec::new(),
             disowned: false,
+            disk: driver::DiskWatch::new(times.disk),
         };
         driver.run(stop).await
     }

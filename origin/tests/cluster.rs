@@ -11,11 +11,13 @@
 mod fake_cluster;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use fake_cluster::{Attached, Cluster, node_id, stream};
 use ledger::{Answer, Request};
 use model::Epoch;
-use selvage_origin::log::{Crash, Ram};
+use selvage_origin::Config;
+use selvage_origin::log::{Crash, Faults, Ram};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_proposed_at_a_follower_is_decided_and_told() {
@@ -58,6 +60,32 @@ async fn a_killed_leader_is_replaced_and_comes_back_with_what_its_disk_has() {
     assert_ne!(cluster.leader().await, leader);
     cluster.restart(leader).await;
     cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_hangs_ends_and_the_others_serve_on() {
+    let impatient = |config: &mut Config| config.cluster.disk_patience = Duration::from_secs(1);
+    let mut cluster = Cluster::with(3, impatient).await;
+    let leader = cluster.leader().await;
+    let mut there = Attached::new(&cluster, leader, "edge-0").await;
+    assert_eq!(there.ask(1, Request::Register).await, Answer::Done);
+    cluster.disks[leader].set_faults(Faults {
+        hanging_syncs: true,
+        ..Faults::default()
+    });
+    // The leader proposes it, cannot write it down, and is told that the others have it.
+    let mut edge = Attached::new(&cluster, (leader + 1) % 3, "edge-1").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    let ended = cluster.ended(leader).await.unwrap_err();
+    let why = node::process::chain(&ended);
+    assert!(why.contains("not come back from a write"), "{why}");
+    // Who was attached there is sent away.
+    there.end().await;
+    assert!(matches!(
+        edge.ask(2, claim("a", 1)).await,
+        Answer::Granted { .. }
+    ));
+    assert_ne!(cluster.leader().await, leader);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

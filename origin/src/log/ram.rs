@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::disk::{Disk, DiskFile};
 
@@ -38,6 +39,8 @@ pub struct Faults {
     pub lost_syncs: bool,
     /// Every sync fails.
     pub failing_syncs: bool,
+    /// No sync comes back.
+    pub hanging_syncs: bool,
 }
 
 /// What a crash leaves of the bytes that were not synced.
@@ -50,6 +53,9 @@ pub enum Crash {
 }
 
 const SECTOR: usize = 512;
+
+/// How often a sync that hangs looks whether it still does.
+const HANGING: Duration = Duration::from_millis(5);
 
 impl Ram {
     /// An empty disk.
@@ -228,6 +234,9 @@ impl DiskFile for RamFile {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        while self.disk.lock().faults.hanging_syncs {
+            std::thread::park_timeout(HANGING);
+        }
         let mut inner = self.disk.lock();
         inner.syncs += 1;
         if inner.faults.failing_syncs {

@@ -4,6 +4,8 @@
 //! syncs the next batch gathers: under load a sync serves many proposals, and a single
 //! proposal waits for nothing.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -56,7 +58,12 @@ const BYTES_MAX: usize = 8 << 20;
 pub struct Worker<T> {
     jobs: Option<Sender<Job<T>>>,
     thread: Option<JoinHandle<()>>,
+    appends: Arc<Appends>,
 }
+
+/// Twice the number of appends that have ended, and one more while one goes on.
+#[derive(Debug, Default)]
+struct Appends(AtomicU64);
 
 impl<T: Send + 'static> Worker<T> {
     /// Starts it.
@@ -65,10 +72,12 @@ impl<T: Send + 'static> Worker<T> {
     /// The system has no thread.
     pub fn start(log: Log, done: UnboundedSender<Done<T>>) -> Result<Self, Error> {
         let (jobs, waiting) = channel();
+        let appends = Arc::<Appends>::default();
+        let counted = appends.clone();
         let thread = std::thread::Builder::new()
             .name("log".into())
             .spawn(move || {
-                if let Err(error) = run(log, &waiting, &done) {
+                if let Err(error) = run(log, &waiting, &done, &counted) {
                     // Nobody listens when the origin is gone already.
                     let _ = done.send(Done::Failed(error));
                 }
@@ -77,6 +86,7 @@ impl<T: Send + 'static> Worker<T> {
         Ok(Self {
             jobs: Some(jobs),
             thread: Some(thread),
+            appends,
         })
     }
 
@@ -85,6 +95,18 @@ impl<T: Send + 'static> Worker<T> {
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
         }
+    }
+
+    /// Which append goes on, if one does. No two have the same number.
+    pub fn appending(&self) -> Option<u64> {
+        let appends = self.appends.0.load(Ordering::Relaxed);
+        (appends % 2 == 1).then_some(appends)
+    }
+
+    /// Leaves the thread to itself: it is at a call of the system that does not come back.
+    pub fn desert(mut self) {
+        self.jobs = None;
+        self.thread = None;
     }
 
     /// Waits until everything is done and the folder is free.
@@ -100,6 +122,7 @@ fn run<T>(
     mut log: Log,
     waiting: &Receiver<Job<T>>,
     done: &UnboundedSender<Done<T>>,
+    appends: &Appends,
 ) -> Result<(), Error> {
     let mut writes = Vec::new();
     while let Ok(first) = waiting.recv() {
@@ -124,7 +147,9 @@ fn run<T>(
             }
         }
         if let Some(ticket) = newest {
+            appends.0.fetch_add(1, Ordering::Relaxed);
             let durable = log.append(&writes)?;
+            appends.0.fetch_add(1, Ordering::Relaxed);
             writes.clear();
             if durable {
                 let _ = done.send(Done::Written { ticket });
@@ -180,7 +205,7 @@ mod tests {
         drop(jobs);
         let before = disk.syncs();
         let (done, mut told) = unbounded_channel();
-        run(log, &waiting, &done).unwrap();
+        run(log, &waiting, &done, &Appends::default()).unwrap();
         assert_eq!(disk.syncs() - before, 1);
         assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100 })));
         assert!(told.try_recv().is_err());

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::{Role, Ticket};
@@ -53,6 +54,46 @@ pub(super) struct Driver {
     pub(super) edges: BTreeMap<AttachId, Queue>,
     pub(super) changes: Vec<Pending>,
     pub(super) disowned: bool,
+    pub(super) disk: DiskWatch,
+}
+
+/// Finds out that the disk hangs. A member whose writes do not come back applies nothing, and
+/// those who are attached here would wait for it though the others could serve them; if it
+/// leads, everybody would.
+#[derive(Debug)]
+pub(super) struct DiskWatch {
+    patience: Duration,
+    append: Option<u64>,
+    /// How long it was seen to go on. Time in which this process was stopped does not count.
+    seen: Duration,
+    last: Instant,
+}
+
+/// The most that counts between two looks; there is a look at every tick.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+impl DiskWatch {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            append: None,
+            seen: Duration::ZERO,
+            last: Instant::now(),
+        }
+    }
+
+    /// Which append goes on now, if one does. Says whether it has for too long.
+    fn look(&mut self, append: Option<u64>, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.last).min(LOOK_MAX);
+        self.last = now;
+        if append.is_none() || append != self.append {
+            self.append = append;
+            self.seen = Duration::ZERO;
+            return false;
+        }
+        self.seen += passed;
+        self.seen >= self.patience
+    }
 }
 
 /// A change that was proposed and is not decided.
@@ -104,13 +145,20 @@ impl Driver {
                     self.hub.expire(now());
                 }
             }
+            if self.disk.look(self.worker.appending(), Instant::now()) {
+                break Err(Error::Hung(self.disk.patience));
+            }
             self.carry_out();
         };
         for queue in self.edges.values() {
             queue.end(End::Broken(super::desk::gone()));
         }
-        // The thread may be at a sync, which takes as long as it takes.
         let worker = self.worker;
+        if let Err(Error::Hung(_)) = ended {
+            worker.desert();
+            return ended;
+        }
+        // The thread may be at a sync, which takes as long as it takes.
         let _ = tokio::task::spawn_blocking(move || worker.finish()).await;
         ended
     }

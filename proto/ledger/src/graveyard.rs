@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use model::{LogIndex, ObjectKey, ObjectKind, Version};
+use model::{LogIndex, ObjectKey, Version};
 
 use crate::limits::GRAVES_MAX;
 
@@ -12,8 +12,8 @@ pub(crate) struct Graveyard {
     graves: BTreeMap<ObjectKey, Grave>,
     /// The oldest first.
     by_age: BTreeSet<(LogIndex, ObjectKey)>,
-    /// The highest version in the graves that made room. Whoever comes back to a persistent
-    /// object names the version that he has and nothing else.
+    /// The highest version in the graves that made room. Whoever comes back to an object
+    /// names the version that he has and nothing else.
     floor: Version,
 }
 
@@ -58,14 +58,13 @@ impl Graveyard {
 
     /// The version with which a new object of that name begins: above the last of the one
     /// before it, so that what somebody kept of that one never looks valid.
-    pub(crate) fn leave(&mut self, key: &ObjectKey, kind: ObjectKind) -> Version {
-        let last = match (self.graves.remove(key), kind) {
-            (Some(grave), _) => {
+    pub(crate) fn leave(&mut self, key: &ObjectKey) -> Version {
+        let last = match self.graves.remove(key) {
+            Some(grave) => {
                 self.by_age.remove(&(grave.at, key.clone()));
                 grave.version
             }
-            (None, ObjectKind::Persistent) => self.floor,
-            (None, ObjectKind::Temporary) => Version(0),
+            None => self.floor,
         };
         Version(last.0.checked_add(1).unwrap_or(1))
     }

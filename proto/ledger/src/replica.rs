@@ -48,6 +48,7 @@
 mod answers;
 mod asks;
 mod barriers;
+mod departed;
 mod events;
 mod interface;
 mod life;
@@ -79,6 +80,7 @@ use crate::effect::StreamState;
 use crate::name::LogName;
 use crate::wire::{ToEdge, ToOrigin};
 use barriers::Barriers;
+use departed::Departed;
 use life::Dice;
 use object::Object;
 use parts::Parts;
@@ -108,7 +110,7 @@ pub struct Replica {
     /// Sessions whose clients left, and that the ledger has not been told of.
     ending: Vec<SessionId>,
     /// Sessions whose clients left and may come back, here or elsewhere.
-    departed: BTreeSet<SessionId>,
+    departed: Departed,
     subscribers: BTreeMap<SubscriberId, Member>,
     /// Those whose connections are being closed.
     dismissed: BTreeSet<SubscriberId>,
@@ -170,7 +172,7 @@ impl Replica {
             begun: 0,
             sessions: BTreeMap::new(),
             ending: Vec::new(),
-            departed: BTreeSet::new(),
+            departed: Departed::default(),
             subscribers: BTreeMap::new(),
             dismissed: BTreeSet::new(),
             objects: BTreeMap::new(),
@@ -443,7 +445,7 @@ impl Replica {
     }
 
     /// A session without a client ends when its last request is decided.
-    fn finish_if_drained(&mut self, id: SessionId, _now: Instant) {
+    fn finish_if_drained(&mut self, id: SessionId, now: Instant) {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
@@ -453,7 +455,12 @@ impl Replica {
         if !session.durable {
             self.ending.push(id);
         }
-        self.drop_session(id);
+        if let Some(session) = self.drop_session(id)
+            && session.durable
+        {
+            // Its client speaks under another name, or left.
+            self.depart(id, &session, now);
+        }
     }
 
     fn drop_session(&mut self, id: SessionId) -> Option<Session> {

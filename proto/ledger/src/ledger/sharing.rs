@@ -53,7 +53,7 @@ impl Ledger {
                     limit: "objects of the instance",
                 };
             }
-            let version = self.graves.leave(key, kind);
+            let version = self.graves.leave(key);
             self.instances.add(&key.at, 0);
             let object = Object::new(kind, Epoch(self.applied.0), version);
             self.objects.insert(key.clone(), object);

@@ -233,6 +233,11 @@ impl Replica {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.subscriber = None;
         }
+        // While nobody decides, one client may leave behind as many as it likes to name.
+        if self.sessions.len() > self.subscribers.len() + limits::DEPARTED_MAX {
+            self.drop_session(id);
+            return;
+        }
         self.pump(id, now);
         self.finish_if_drained(id, now);
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use model::ObjectKey;
 
 use super::interface::{Misbehaviour, Output};
+use super::limits::USES_WAITING_MAX;
 use super::{Link, Replica};
 use crate::wire::ToOrigin;
 
@@ -30,6 +31,17 @@ impl Barriers {
 
 impl Replica {
     pub(super) fn await_barrier(&mut self, key: ObjectKey, number: u64) {
+        // While nobody leads no barrier passes; who has given up meanwhile makes room.
+        let waiting = &mut self.barriers.waiting;
+        if waiting.len() >= 2 * USES_WAITING_MAX {
+            let objects = &self.objects;
+            waiting.retain(|(key, number)| {
+                let object = objects.get(key);
+                // They stand in the order of their numbers.
+                object
+                    .is_some_and(|it| it.uses.binary_search_by_key(number, |it| it.number).is_ok())
+            });
+        }
         self.barriers.waiting.push((key, number));
         self.ask_barrier();
     }

@@ -228,7 +228,7 @@ impl Replica {
         self.push_own(Request::Register, Bytes::new());
         self.ending.clear();
         self.closing.clear();
-        for id in std::mem::take(&mut self.departed) {
+        for id in std::mem::take(&mut self.departed).all() {
             self.timers.cancel(&Timer::Departed(id));
         }
 
@@ -288,11 +288,11 @@ impl Replica {
             return;
         }
         if self.departed.len() >= limits::DEPARTED_MAX
-            && let Some(other) = self.departed.first().copied()
+            && let Some(other) = self.departed.first()
         {
             self.end_departed(other, now);
         }
-        self.departed.insert(id);
+        self.departed.insert(id, now);
         let timer = Timer::Departed(id);
         self.timers.set(timer, now + limits::DEPARTED_KEPT);
     }
