@@ -6,7 +6,7 @@
 //! ([`Collapse`]); it holds nobody else.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +40,11 @@ pub(super) struct Objects {
     waiting: VecDeque<Waiting>,
     /// How many that may be.
     waiting_max: usize,
+    /// What it has asked to use, and has no answer about. Whoever asks twice gets one answer:
+    /// it tells of the whole object, and a question is a few bytes.
+    asking: BTreeSet<ObjectName>,
+    /// How often it may still say which is its next request, and since when it counts.
+    resumes: (u32, Option<Instant>),
     /// What it uses, and what it may do with it. The session bounds how many.
     uses: BTreeMap<ObjectName, Access>,
     /// What it is to be told when its socket has room.
@@ -63,6 +68,8 @@ impl Objects {
             spoke: false,
             waiting: VecDeque::new(),
             waiting_max: usize::MAX,
+            asking: BTreeSet::new(),
+            resumes: (RESUMES_MAX, None),
             uses: BTreeMap::new(),
             behind: BTreeMap::new(),
         }
@@ -104,6 +111,25 @@ impl Objects {
         }
     }
 
+    /// Whether the client may go on in this session.
+    fn may_resume(&mut self, session: SessionId, now: Instant) -> Result<(), &'static str> {
+        if self.durable && session != self.session {
+            return Err("this connection speaks in another session");
+        }
+        let (left, since) = &mut self.resumes;
+        let begun = *since.get_or_insert(now);
+        let seconds = now.saturating_duration_since(begun).as_secs();
+        if seconds > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX);
+            *left = left.saturating_add(more).min(RESUMES_MAX);
+            *since = Some(now);
+        }
+        *left = left
+            .checked_sub(1)
+            .ok_or("the client begins anew too often")?;
+        Ok(())
+    }
+
     /// The client is answered.
     fn answered(&mut self) {
         let first = self.waiting.iter().position(|one| one.message.is_none());
@@ -137,6 +163,10 @@ const LEASE_MS: u32 = 10_000;
 /// The longest lease of a lock: who holds it stops everybody else's writes.
 const LEASE_MS_MAX: u32 = 60_000;
 
+/// How often in succession a client may say which is its next request; it may once a second
+/// in the long run. One that goes on at another server says it once.
+const RESUMES_MAX: u32 = 8;
+
 /// The call whose asker wants no answer.
 const UNASKED: CallId = CallId(u64::MAX);
 
@@ -166,12 +196,24 @@ impl State {
         &mut self,
         own: &Rc<Connection>,
         shard: &Rc<Shard>,
-        request: Box<ObjectRequest>,
+        mut request: Box<ObjectRequest>,
         now: Instant,
     ) {
         let Some(at) = self.objects.at.clone() else {
             return;
         };
+        let asking = &mut self.objects.asking;
+        request.asks.retain(|ask| match ask {
+            ObjectAsk::Use => asking.insert(request.name.clone()),
+            ObjectAsk::Release => {
+                asking.remove(&request.name);
+                true
+            }
+            ObjectAsk::Write(_) | ObjectAsk::Send(_) => true,
+        });
+        if request.asks.is_empty() {
+            return;
+        }
         for ask in &request.asks {
             let mut wait = |message| {
                 let since = now;
@@ -215,6 +257,13 @@ impl State {
         (session, next): (SessionId, u64),
         now: Instant,
     ) {
+        if let Err(why) = self.objects.may_resume(session, now) {
+            match request {
+                Some(request) => self.reply(request, Reply::Failed(why.to_owned()), now),
+                None => self.end(Ending::Broken(why.into())),
+            }
+            return;
+        }
         self.objects.session = session;
         self.objects.durable = true;
         let client = self.subscriber(own).id;
@@ -235,6 +284,7 @@ impl State {
         own: &Rc<Connection>,
         shard: &Rc<Shard>,
         (request, name, args): (Option<RequestId>, &str, &[Value]),
+        now: Instant,
     ) -> bool {
         let lock = match name {
             "selvage.lock" => true,
@@ -255,6 +305,11 @@ impl State {
         let by = self.subscriber(own);
         let key = ObjectKey { at, name };
         let call = request.map_or(UNASKED, |request| CallId(request.0));
+        if call == UNASKED {
+            // The session bounds the calls that it answers, and nobody else these.
+            let (since, message) = (now, None);
+            self.objects.waiting.push_back(Waiting { since, message });
+        }
         shard.ways.shared.send(if lock {
             let lease = args.get(1).and_then(Value::as_f64);
             #[expect(
@@ -323,6 +378,11 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let slept = !state.wants_input();
         state.objects.answered();
+        let used =
+            |event: &ObjectEvent| matches!(event, ObjectEvent::UseSuccess | ObjectEvent::Status(_));
+        if update.events.iter().any(used) {
+            state.objects.asking.remove(&update.name);
+        }
         if state.is_behind(&update.name) {
             let behind = state.objects.behind.entry(update.name.clone());
             let pressure = behind.or_default().push_answer(update.clone());
@@ -423,6 +483,12 @@ impl Connection {
     /// A lock or an unlock is answered.
     pub(crate) fn called(self: &Rc<Self>, shard: &Rc<Shard>, call: CallId, result: CallResult) {
         if call == UNASKED {
+            let mut state = self.state.borrow_mut();
+            let slept = !state.wants_input();
+            state.objects.answered();
+            if slept && state.wants_input() {
+                self.wake.notify_one();
+            }
             return;
         }
         let failed = |why: &str| Reply::Failed(why.to_owned());

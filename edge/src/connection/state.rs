@@ -253,7 +253,7 @@ impl State {
                 name,
                 args,
             } => {
-                if self.call_object(own, shard, (request, &name, &args)) {
+                if self.call_object(own, shard, (request, &name, &args), now) {
                     return;
                 }
                 if let Some(request) = request {

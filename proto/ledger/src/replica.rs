@@ -378,7 +378,13 @@ impl Replica {
                 break;
             }
             match gate(&self.objects, subscriber, &asked.what) {
-                Gate::Wait => break,
+                Gate::Wait => {
+                    let object = asked.what.object();
+                    if let Some(object) = object.and_then(|key| self.objects.get_mut(key)) {
+                        object.held_up(id);
+                    }
+                    break;
+                }
                 Gate::Never => {
                     let handed = asked.handed;
                     let who = session.asker(seq);

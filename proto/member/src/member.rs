@@ -569,7 +569,8 @@ impl Member {
     fn compact(&mut self, saved: LogIndex) {
         let tail = saved.0.saturating_sub(self.setup.tail_entries);
         self.node.compact(LogIndex(tail));
-        let first = self.node.status().first;
+        // The node may stand at a state of the leader's that is not written down yet.
+        let first = self.node.status().first.min(LogIndex(tail + 1));
         self.outputs.push_back(Output::Compacted { first });
     }
 

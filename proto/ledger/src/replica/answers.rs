@@ -345,10 +345,10 @@ impl Replica {
         match answer {
             Answer::Opened(sync) => self.opened(key, sync, now),
             Answer::OtherKind { kind } => {
-                self.other_kind(key, kind);
+                self.other_kind(key, kind, now);
                 self.pump_own(now);
             }
-            Answer::Full { .. } => self.fail_object(key, ObjectStatus::CreationFailed),
+            Answer::Full { .. } => self.fail_object(key, ObjectStatus::CreationFailed, now),
             Answer::Forgotten => {
                 self.propose_open(key);
                 self.pump_own(now);
@@ -375,19 +375,19 @@ impl Replica {
             return;
         };
         object.open = true;
+        let mut waiting = object.take_held_up();
         if object.held.is_some() {
             self.catch_up(key, sync);
         } else {
             object.kind = sync.kind;
             object.held = Some(Held::new(sync));
         }
-        let waiting: Vec<SessionId> = self
-            .objects
-            .get(key)
-            .into_iter()
-            .flat_map(|object| &object.subscribers)
-            .filter_map(|who| self.subscribers.get(who)?.session)
-            .collect();
+        let subscribers = self.objects.get(key).into_iter();
+        waiting.extend(
+            subscribers
+                .flat_map(|object| &object.subscribers)
+                .filter_map(|who| self.subscribers.get(who)?.session),
+        );
         for session in waiting {
             self.pump(session, now);
         }
@@ -395,11 +395,12 @@ impl Replica {
     }
 
     /// The object exists with another kind than the one that was asked for first.
-    fn other_kind(&mut self, key: &ObjectKey, kind: model::ObjectKind) {
+    fn other_kind(&mut self, key: &ObjectKey, kind: model::ObjectKind, now: Instant) {
         let Some(object) = self.objects.get_mut(key) else {
             return;
         };
         object.kind = kind;
+        let held_up = object.take_held_up();
         let uses = std::mem::take(&mut object.uses);
         let (right, wrong): (Vec<_>, Vec<_>) =
             uses.into_iter().partition(|waiting| waiting.kind == kind);
@@ -411,7 +412,7 @@ impl Replica {
             self.fail_use(&waiting, key, ObjectStatus::BadPersistence);
         }
         if had_other {
-            self.fail_object(key, ObjectStatus::BadPersistence);
+            self.fail_object(key, ObjectStatus::BadPersistence, now);
         } else if nobody {
             self.objects.remove(key);
             self.timers.cancel(&Timer::Uses(key.clone()));
@@ -421,6 +422,9 @@ impl Replica {
             .is_some_and(|object| !Object::is_unused(object))
         {
             self.propose_open(key);
+        }
+        for session in held_up {
+            self.pump(session, now);
         }
     }
 }

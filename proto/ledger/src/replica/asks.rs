@@ -379,10 +379,13 @@ impl Replica {
             self.timers.set(Timer::Linger(key), now + self.setup.linger);
             return;
         }
-        self.objects.remove(&key);
+        let mut held_up = self.objects.remove(&key);
         self.timers.cancel(&Timer::Uses(key.clone()));
         self.closing.insert(key);
         self.pump_own(now);
+        for session in held_up.iter_mut().flat_map(Object::take_held_up) {
+            self.pump(session, now);
+        }
     }
 
     /// Whether an origin was given a request of the edge's own.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::{Epoch, ObjectKind, SlotName, SlotOp, SlotValue, Version};
+use model::{Epoch, ObjectKind, SessionId, SlotName, SlotOp, SlotValue, Version};
 
 use super::interface::{Recipients, SubscriberId};
 use crate::effect::ObjectSync;
@@ -34,6 +34,9 @@ pub(super) struct Object {
     /// Who was not told of changes of slots that it is writing. Until it is told, it must not
     /// be told a version that includes them: it may come back and say that it has that.
     lagging: BTreeMap<SubscriberId, Lag>,
+    /// Sessions whose next request waits until the object is open, though perhaps nobody in
+    /// them uses it any more.
+    held_up: BTreeSet<SessionId>,
     /// `subscribers`, for as long as nobody comes or goes.
     recipients: Option<Arc<[SubscriberId]>>,
 }
@@ -71,8 +74,21 @@ impl Object {
             uses: VecDeque::new(),
             writing: BTreeMap::new(),
             lagging: BTreeMap::new(),
+            held_up: BTreeSet::new(),
             recipients: None,
         }
+    }
+
+    /// The session's next request waits for the object.
+    pub(super) fn held_up(&mut self, session: SessionId) {
+        if !self.open {
+            self.held_up.insert(session);
+        }
+    }
+
+    /// Who was held up.
+    pub(super) fn take_held_up(&mut self) -> BTreeSet<SessionId> {
+        std::mem::take(&mut self.held_up)
     }
 
     pub(super) fn is_unused(&self) -> bool {

@@ -375,7 +375,7 @@ impl Replica {
     }
 
     /// The object cannot be had: nobody subscribes to it any more.
-    pub(super) fn fail_object(&mut self, key: &ObjectKey, status: ObjectStatus) {
+    pub(super) fn fail_object(&mut self, key: &ObjectKey, status: ObjectStatus, now: Instant) {
         let Some(mut object) = self.objects.remove(key) else {
             return;
         };
@@ -389,8 +389,12 @@ impl Replica {
         if to.iter().next().is_some() {
             self.tell_as(to, key, kind, version, vec![ObjectEvent::Status(status)]);
         }
+        let held_up = object.take_held_up();
         for who in object.subscribers {
             self.drop_subscription(who, key, status);
+        }
+        for session in held_up {
+            self.pump(session, now);
         }
     }
 

@@ -96,6 +96,37 @@ fn who_is_writing_a_slot_learns_of_a_clear_but_not_what_the_slot_is_before_its_a
 }
 
 #[test]
+fn who_releases_an_object_before_it_is_open_is_not_held_up_by_it() {
+    let (mut lab, amy, _) = pair();
+    let mut passing = amy;
+    passing.object = "passing";
+    for asks in [
+        vec![ObjectAsk::Use],
+        write(vec![set("a", "1")]),
+        send("hello"),
+        vec![ObjectAsk::Release],
+    ] {
+        lab.ask(passing, 0, asks);
+    }
+    lab.ask(amy, 1, write(vec![set("a", "2")]));
+    lab.run();
+    assert_eq!(lab.told(amy), ["v2 ok:a"]);
+    // The same of one that exists as another kind.
+    let mut other = Who::new(1, 3);
+    (other.object, other.kind) = ("chat", ObjectKind::Persistent);
+    let mut third = other;
+    third.object = "third";
+    lab.ask(other, 0, vec![ObjectAsk::Use]);
+    lab.ask(other, 0, write(vec![set("a", "1")]));
+    lab.ask(other, 0, vec![ObjectAsk::Release]);
+    lab.ask(third, 0, vec![ObjectAsk::Use]);
+    lab.run();
+    lab.ask(third, 1, write(vec![set("a", "2")]));
+    lab.run();
+    assert_eq!(lab.told(third).last().unwrap(), "v2 ok:a");
+}
+
+#[test]
 fn a_message_goes_to_all_and_to_its_sender_in_one_order() {
     let (mut lab, amy, bob) = pair();
     lab.ask(amy, 1, send("hello"));

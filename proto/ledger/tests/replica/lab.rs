@@ -433,7 +433,7 @@ impl Lab {
         let now = self.now;
         self.edges[who.edge].replica.handle_ask(
             who.subscriber(),
-            key("chat"),
+            key(who.object),
             who.kind,
             Version(version),
             access,
@@ -487,6 +487,8 @@ pub(crate) struct Who {
     pub(crate) session: SessionId,
     pub(crate) durable: bool,
     pub(crate) kind: ObjectKind,
+    /// What it speaks of.
+    pub(crate) object: &'static str,
 }
 
 impl Who {
@@ -497,6 +499,7 @@ impl Who {
             session: SessionId(0xc11e_0000 + u128::from(id)),
             durable: false,
             kind: ObjectKind::Temporary,
+            object: "chat",
         }
     }
 
