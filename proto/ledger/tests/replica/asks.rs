@@ -99,18 +99,19 @@ fn who_is_writing_a_slot_learns_of_a_clear_but_not_what_the_slot_is_before_its_a
 fn who_releases_an_object_before_it_is_open_is_not_held_up_by_it() {
     let (mut lab, amy, _) = pair();
     let mut passing = amy;
-    passing.object = "passing";
-    for asks in [
-        vec![ObjectAsk::Use],
-        write(vec![set("a", "1")]),
-        send("hello"),
-        vec![ObjectAsk::Release],
-    ] {
-        lab.ask(passing, 0, asks);
+    for (at, what) in [write(vec![set("a", "1")]), send("hello")]
+        .into_iter()
+        .enumerate()
+    {
+        passing.object = ["passing", "another"][at];
+        for asks in [vec![ObjectAsk::Use], what, vec![ObjectAsk::Release]] {
+            lab.ask(passing, 0, asks);
+        }
+        let version = u32::try_from(at).unwrap() + 1;
+        lab.ask(amy, version, write(vec![set("a", &version.to_string())]));
+        lab.run();
+        assert_eq!(lab.told(amy), [format!("v{} ok:a", version + 1)]);
     }
-    lab.ask(amy, 1, write(vec![set("a", "2")]));
-    lab.run();
-    assert_eq!(lab.told(amy), ["v2 ok:a"]);
     // The same of one that exists as another kind.
     let mut other = Who::new(1, 3);
     (other.object, other.kind) = ("chat", ObjectKind::Persistent);
