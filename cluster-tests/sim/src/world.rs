@@ -392,6 +392,12 @@ impl World {
             client.check_quiet()?;
         }
         self.check_settled()?;
+        for (place, edge) in self.edges.iter().enumerate() {
+            let replica = edge.replica.as_ref();
+            if !replica.is_some_and(Replica::is_connected) {
+                return Err(format!("e{place} is not attached"));
+            }
+        }
         let mut applied = None;
         for place in self.present() {
             let Some(member) = &self.origins[place].member else {
