@@ -487,3 +487,23 @@ fn locks_are_called_for_and_hold_others_up_and_run_out() {
         .unwrap();
     assert_eq!(told.slots(SUCCESS), ["b"], "{told:?}");
 }
+
+#[test]
+fn of_a_question_asked_many_times_one_is_answered_and_what_was_released_holds_nothing_up() {
+    let cluster = Cluster::start(3, 1);
+    let _amy = amy(&cluster, "live/many");
+    let mut bob = Raw::connect(cluster.edges[0].addr, "live/many").unwrap();
+    let uses = "01 00 00 00 00".repeat(1000);
+    let chat = "00 04 63 68 61 74 00 00 00 00 00 00 00 00 00 00 00 00";
+    say(&mut bob, AMF0, &format!("{chat} {uses}"));
+    expect(&mut bob, "the one answer", AMF0, WELCOME);
+    let made = |version| Batch::new("chat", version).with(SUCCESS, &name("count"));
+    let count = |version, value| Batch::new("chat", version).set("count", &Amf::Number(value));
+    assert_eq!(bob.ask(&count(7, 4.0)).unwrap(), made(8));
+    // Nobody is told of these any more, and nothing waits for them.
+    bob.say(&Batch::new("other", 0).use_it()).unwrap();
+    let one = Amf::Number(1.0);
+    bob.say(&Batch::new("other", 0).set("a", &one)).unwrap();
+    bob.say(&Batch::new("other", 0).release()).unwrap();
+    assert_eq!(bob.ask(&count(8, 5.0)).unwrap(), made(9));
+}
