@@ -63,7 +63,12 @@ impl Ledger {
     }
 
     fn write(&mut self, ops: &[SlotOp]) {
-        self.version += 1;
+        // To remove what is not there changes nothing.
+        let changes = ops.iter().any(|op| match op {
+            SlotOp::Remove { slot } => self.slots.contains_key(slot),
+            SlotOp::Set { .. } | SlotOp::Clear => true,
+        });
+        self.version += u32::from(changes);
         for op in ops {
             match op {
                 SlotOp::Set { slot, value } => {
