@@ -285,10 +285,19 @@ impl Attached {
             edge: EdgeId::new(name).unwrap(),
             incarnation: 7,
         };
-        let (to, asked) = mpsc::unbounded_channel();
-        let mut client = SharedClient::new(cluster.channel(origin));
-        let asked = UnboundedReceiverStream::new(asked);
-        let from = within(client.attach(asked)).await.unwrap().into_inner();
+        // As an edge does, again until the origin takes part.
+        let (to, from) = within(async {
+            loop {
+                let (to, asked) = mpsc::unbounded_channel();
+                let mut client = SharedClient::new(cluster.channel(origin));
+                match client.attach(UnboundedReceiverStream::new(asked)).await {
+                    Ok(from) => break (to, from.into_inner()),
+                    Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+                }
+                breathe().await;
+            }
+        })
+        .await;
         let mut edge = Self {
             life: life.clone(),
             to,
