@@ -363,9 +363,33 @@ impl Attached {
         .await
     }
 
+    /// Waits until it is told that the origin leaves: by a message, or by how the stream ends
+    /// when the origin is gone before the message is read.
     pub(crate) async fn until_leaving(&mut self) {
-        self.until(|message| matches!(message, ToEdge::Leaving).then_some(()))
-            .await;
+        within(async {
+            loop {
+                if self
+                    .ahead
+                    .drain(..)
+                    .any(|message| matches!(message, ToEdge::Leaving))
+                {
+                    return;
+                }
+                match self.from.message().await {
+                    Ok(batch) => {
+                        let messages = batch.expect("the stream goes on").messages.into_iter();
+                        let messages = messages.map(|message| ToEdge::decode(message).unwrap());
+                        self.ahead.extend(messages);
+                    }
+                    Err(status) => {
+                        assert_eq!(status.code(), tonic::Code::Unavailable, "{status}");
+                        assert!(status.message().contains("is leaving"), "{status}");
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
     }
 
     /// How the stream ends.
