@@ -35,7 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "amf", "fabric", "flv", "ledger", "media", "model", "node", "rtmp", "session",
+            "amf", "fabric", "flv", "ledger", "media", "model", "node", "rtmfp", "rtmp", "session",
         ],
     ),
     (
@@ -78,6 +78,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "member",
             "model",
             "netlab",
+            "rtmfp",
             "rtmp",
             "session",
         ],

@@ -18,8 +18,9 @@ use tracing::{info, warn};
 
 use crate::accept::{self, Permits};
 use crate::config::Config;
+use crate::datagram::{self, Door};
 use crate::link::LinkSetup;
-use crate::shard::{self, Settings, ShardHandle, ToShard, Ways};
+use crate::shard::{self, Datagrams, Settings, ShardHandle, ToShard, Ways};
 use crate::shared::{self, Shared};
 use crate::upstream::{Patience, Sources, Upstream};
 
@@ -48,12 +49,16 @@ pub struct Edge {
     pub rtmp_addr: SocketAddr,
     /// Where RTMPS clients come in.
     pub rtmps_addr: Option<SocketAddr>,
+    /// Where RTMFP clients come in.
+    pub rtmfp_addr: Option<SocketAddr>,
     /// Where health is asked.
     pub http_addr: SocketAddr,
     config: Config,
     link_tls: Option<Mutual>,
     rtmp: TcpListener,
     rtmps: Option<(TcpListener, TlsAcceptor)>,
+    /// One for each shard, or none.
+    rtmfp: Vec<std::net::UdpSocket>,
     http: node::health::Server,
     health: Health,
     addresses: watch::Receiver<Addresses>,
@@ -87,6 +92,9 @@ pub enum BuildError {
     /// The name is none.
     #[error("id: {0}")]
     Id(model::NameError),
+    /// The keys for RTMFP could not be made.
+    #[error("cannot serve rtmfp")]
+    Rtmfp(#[source] rtmfp::Error),
     /// A shard's thread could not be started.
     #[error("cannot start a shard")]
     Shard(#[source] io::Error),
@@ -125,6 +133,16 @@ impl Edge {
                 Some((listener, addr, acceptor))
             }
         };
+        let (rtmfp, rtmfp_addr) = if config.rtmfp.enabled {
+            let addr = config.listen.rtmfp.unwrap_or(config.listen.rtmp);
+            let (sockets, addr) = bind_datagrams(addr, shard_count(&config)).map_err(|source| {
+                let what = "rtmfp";
+                BuildError::Listen { what, addr, source }
+            })?;
+            (sockets, Some(addr))
+        } else {
+            (Vec::new(), None)
+        };
         let health = Health::new(drain.clone());
         let http = health
             .bind(config.listen.http)
@@ -138,10 +156,12 @@ impl Edge {
             id,
             rtmp_addr,
             rtmps_addr: rtmps.as_ref().map(|(_, addr, _)| *addr),
+            rtmfp_addr,
             http_addr: http.addr(),
             addresses: node::resolve::follow(entries, &node::resolve::Settings::default()),
             rtmp,
             rtmps: rtmps.map(|(listener, _, acceptor)| (listener, acceptor)),
+            rtmfp,
             http,
             health,
             link_tls,
@@ -153,6 +173,7 @@ impl Edge {
     pub fn listeners(&self) -> Listeners {
         let mut addrs = vec![("rtmp", self.rtmp_addr)];
         addrs.extend(self.rtmps_addr.map(|addr| ("rtmps", addr)));
+        addrs.extend(self.rtmfp_addr.map(|addr| ("rtmfp", addr)));
         addrs.push(("http", self.http_addr));
         Listeners {
             id: self.id.clone(),
@@ -177,6 +198,7 @@ impl Edge {
             link_tls,
             rtmp,
             rtmps,
+            rtmfp,
             http,
             health,
             addresses,
@@ -204,12 +226,7 @@ impl Edge {
 
         let mut session = session::ServerSetup::new(seed);
         session.connect_timeout = config.limits.connect_time;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let count = if config.shards == 0 {
-            cores
-        } else {
-            config.shards
-        };
+        let count = shard_count(&config);
         let settings = Settings {
             coalesce: config.play.coalesce,
             chunk_size: config.play.chunk_size,
@@ -224,15 +241,33 @@ impl Edge {
             upstream: asks,
             shared: shared.clone(),
         };
+        let permits = Permits::new(
+            config.limits.connections,
+            config.limits.connections_per_address,
+        );
+        let mut rtmfp = rtmfp.into_iter();
+        let sessions_max = config.limits.connections;
+        let common = datagram::Common::new(permits.clone(), seed, sessions_max)
+            .map_err(BuildError::Rtmfp)?;
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         let (alive, mut ended) = mpsc::channel(1);
         for index in 0..count {
-            let (shard, thread) =
-                shard::start(index, settings.clone(), ways.clone(), alive.clone())
-                    .map_err(BuildError::Shard)?;
+            let datagrams = rtmfp.next().map(|socket| {
+                let common = common.clone();
+                let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+                let (index, count) = (number(index), number(count));
+                let door = Box::new(move || Door::new(common, index, count));
+                Datagrams { door, socket }
+            });
+            let (settings, ways) = (settings.clone(), ways.clone());
+            let (shard, thread) = shard::start(index, settings, ways, datagrams, alive.clone())
+                .map_err(BuildError::Shard)?;
             shards.push(shard);
             threads.push(thread);
+        }
+        for shard in &shards {
+            shard.send(ToShard::Others(shards.clone()));
         }
         drop((ways, alive));
 
@@ -269,10 +304,6 @@ impl Edge {
                 warn!(%error, "the health listener failed");
             }
         });
-        let permits = Permits::new(
-            config.limits.connections,
-            config.limits.connections_per_address,
-        );
         let mut listeners = JoinSet::new();
         listeners.spawn(accept::run(
             rtmp,
@@ -354,6 +385,37 @@ fn bind(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr
     let listener = socket.listen(crate::limits::ACCEPT_QUEUE).map_err(failed)?;
     let addr = listener.local_addr().map_err(failed)?;
     Ok((listener, addr))
+}
+
+fn shard_count(config: &Config) -> usize {
+    match config.shards {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count,
+    }
+}
+
+/// Sockets at one address, among which the kernel shares out what comes.
+fn bind_datagrams(
+    addr: SocketAddr,
+    count: usize,
+) -> io::Result<(Vec<std::net::UdpSocket>, SocketAddr)> {
+    // Sockets that share a port share it with those of another process, too, which then
+    // takes a part of our clients. One that does not share finds out.
+    let alone = std::net::UdpSocket::bind(addr)?;
+    let addr = alone.local_addr()?;
+    if count == 1 {
+        return Ok((vec![alone], addr));
+    }
+    drop(alone);
+    let bind = |_| -> io::Result<std::net::UdpSocket> {
+        let domain = socket2::Domain::for_address(addr);
+        let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, None)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&addr.into())?;
+        Ok(socket.into())
+    };
+    let sockets = (0..count).map(bind).collect::<io::Result<_>>()?;
+    Ok((sockets, addr))
 }
 
 fn tls(config: &Config) -> Result<TlsAcceptor, node::tls::Error> {

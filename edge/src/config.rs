@@ -26,6 +26,8 @@ pub struct Config {
     pub listen: Listen,
     /// RTMPS certificates.
     pub tls: Tls,
+    /// Clients that come by datagrams.
+    pub rtmfp: Rtmfp,
     /// Players.
     pub play: Play,
     /// Publishers.
@@ -50,8 +52,18 @@ pub struct Listen {
     pub rtmp: SocketAddr,
     /// RTMP over TLS; absent is off.
     pub rtmps: Option<SocketAddr>,
+    /// RTMFP, over UDP; absent is where RTMP is.
+    pub rtmfp: Option<SocketAddr>,
     /// Health, over HTTP.
     pub http: SocketAddr,
+}
+
+/// Clients that come by datagrams.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rtmfp {
+    /// Whether they may come.
+    pub enabled: bool,
 }
 
 /// RTMPS certificates.
@@ -167,6 +179,7 @@ impl Default for Config {
             drain_grace: Duration::from_secs(30),
             listen: Listen::default(),
             tls: Tls::default(),
+            rtmfp: Rtmfp::default(),
             play: Play::default(),
             publish: Publish::default(),
             objects: Objects::default(),
@@ -183,8 +196,15 @@ impl Default for Listen {
         Self {
             rtmp: ([0, 0, 0, 0], 1935).into(),
             rtmps: None,
+            rtmfp: None,
             http: ([127, 0, 0, 1], 8080).into(),
         }
+    }
+}
+
+impl Default for Rtmfp {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 

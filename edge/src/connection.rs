@@ -1,4 +1,4 @@
-//! One RTMP client: socket, carrier, session, and what it publishes and plays.
+//! One client: socket or flows, session, and what it publishes and plays.
 //!
 //! The client's task sleeps until the socket has something to read, until a full socket
 //! has room again, or until a deadline. Media is written by the shard's walk
@@ -7,9 +7,9 @@
 mod objects;
 mod publishing;
 mod state;
+mod wire;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -19,18 +19,18 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use ledger::replica::SubscriberId;
 use rtmp::Carrier;
-use session::{Notice, Refusal, Reply, ServerSession};
+use session::{Notice, Refusal, Reply};
 use tokio::sync::Notify;
 use tracing::{debug, info};
 
 pub(crate) use self::objects::Drawn;
-use self::objects::Objects;
 use self::state::{Ending, Role, State};
+use self::wire::Wire;
 use crate::accept::{Accepted, Permit};
 use crate::channel::Change;
+use crate::datagram::{Flows, Guest, Told};
 use crate::io::Io;
 use crate::limits::{READ_BUFFER, WRITE_SLICES, WRITE_STALL};
-use crate::outbox::Outbox;
 use crate::play::LocalChannel;
 use crate::shard::Shard;
 use crate::shared::ToShared;
@@ -114,33 +114,38 @@ impl Connection {
                 Io::Tls(Box::new(RefCell::new(stream)))
             }
         };
-        let now = Instant::now();
-        let mut setup = shard.settings.session.clone();
-        setup.seed = seed;
         debug!(client = number, %peer, "connected");
-        Ok(Rc::new(Self {
+        let wire = Wire::Chunks(Box::new(Carrier::server(seed)));
+        let now = Instant::now();
+        let state = State::new(wire, shard, seed, now);
+        Ok(Self::with(number, peer, io, state, permit))
+    }
+
+    /// Takes over a client that came by datagrams.
+    pub(crate) fn welcome(shard: &Rc<Shard>, number: u64, guest: Guest) -> Rc<Self> {
+        let Guest {
+            flows,
+            peer,
+            permit,
+            seed,
+        } = guest;
+        debug!(client = number, %peer, "connected");
+        let wire = Wire::Flows(Box::new(flows));
+        let state = State::new(wire, shard, seed, Instant::now());
+        Self::with(number, peer, Io::Datagrams, state, permit)
+    }
+
+    fn with(number: u64, peer: SocketAddr, io: Io, state: State, permit: Permit) -> Rc<Self> {
+        Rc::new(Self {
             number,
             peer,
             io,
             wake: Notify::new(),
             blocked: Cell::new(false),
             touched: Cell::new(false),
-            state: RefCell::new(State {
-                carrier: Carrier::server(seed),
-                session: ServerSession::new(setup, now),
-                rest: BytesMut::new(),
-                outbox: Outbox::default(),
-                streams: BTreeMap::new(),
-                stalled: None,
-                opened: now,
-                heard: now,
-                challenged: Vec::new(),
-                objects: Objects::new(shard.session()),
-                ending: None,
-                ended: None,
-            }),
+            state: RefCell::new(state),
             _permit: permit,
-        }))
+        })
     }
 
     // ----- the client's task
@@ -174,13 +179,10 @@ impl Connection {
         match outcome {
             Ok(0) => state.end(Ending::Broken("closed by the client".into())),
             Ok(_) => {
-                let now = Instant::now();
-                state.session.handle_traffic(now);
-                state.heard = now;
-                for (publication, _) in std::mem::take(&mut state.challenged) {
-                    shard.ask(Ask::Affirm { publication });
-                }
-                if let Err(error) = state.carrier.handle_bytes(buffer) {
+                state.heard(shard, Instant::now());
+                if let Wire::Chunks(carrier) = &mut state.carrier
+                    && let Err(error) = carrier.handle_bytes(buffer)
+                {
                     state.end(Ending::Broken(error.to_string()));
                 }
                 // What is left is copied out of the shared buffer, which an idle client
@@ -223,6 +225,12 @@ impl Connection {
     fn handle_timeout(self: &Rc<Self>, shard: &Rc<Shard>) {
         let now = Instant::now();
         let mut state = self.state.borrow_mut();
+        // Packets that carry no message are a sign of life too.
+        if let Wire::Flows(flows) = &mut state.carrier
+            && flows.was_heard()
+        {
+            state.heard(shard, now);
+        }
         if !state.carrier.is_open() && now >= state.opened + HANDSHAKE_TIMEOUT {
             state.end(Ending::Broken("no handshake in time".into()));
         }
@@ -310,7 +318,7 @@ impl Connection {
         let state = self.state.borrow();
         match &state.ending {
             None => false,
-            Some(Ending::Session(_)) => state.outbox.is_empty(),
+            Some(Ending::Session(_)) => state.waiting() == 0,
             Some(Ending::Broken(_)) => true,
         }
     }
@@ -342,6 +350,9 @@ impl Connection {
     /// closed with unread input resets the connection, and the client would lose the status
     /// that told it why.
     async fn part(&self, shard: &Shard) {
+        if let Io::Datagrams = self.io {
+            return self.part_with_flows().await;
+        }
         if !matches!(self.state.borrow().ending, Some(Ending::Session(_))) {
             return;
         }
@@ -359,6 +370,50 @@ impl Connection {
         });
         // Whether the client closes too is its affair.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, parted).await;
+    }
+
+    /// Ends the session behind what its flows hold, where it ended in order.
+    async fn part_with_flows(&self) {
+        let end = |act: fn(&mut Flows)| match &mut self.state.borrow_mut().carrier {
+            Wire::Flows(flows) => {
+                act(flows);
+                flows.is_finished()
+            }
+            Wire::Chunks(_) => true,
+        };
+        if matches!(self.state.borrow().ending, Some(Ending::Session(_))) {
+            end(|flows| flows.finish(Instant::now()));
+            let finished = async {
+                while !end(|_| {}) {
+                    self.wake.notified().await;
+                }
+            };
+            // Whether the client takes it all is its affair.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, finished).await;
+        }
+        end(|flows| flows.close(Instant::now()));
+    }
+
+    /// Something happened in the session of a client that came by datagrams.
+    pub(crate) fn flow_event(self: &Rc<Self>, shard: &Rc<Shard>, event: rtmfp::session::Event) {
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        let Wire::Flows(flows) = &mut state.carrier else {
+            return;
+        };
+        match flows.handle_event(event, now) {
+            Told::Nothing => return,
+            Told::Go => {}
+            Told::Message => {
+                state.heard(shard, now);
+                drop(state);
+                self.handle_messages(shard);
+            }
+            Told::Over(why) => state.end(Ending::Broken(why.into())),
+        }
+        // A client that always has more to say gets its answers in its own task, and does
+        // not keep the door from the others.
+        self.wake.notify_one();
     }
 
     // ----- the shard's messages
@@ -434,6 +489,7 @@ impl Connection {
         self.blocked.set(false);
         loop {
             state.fill(self, shard);
+            state.hold_flows();
             if matches!(state.ending, Some(Ending::Broken(_))) {
                 return;
             }

@@ -27,6 +27,9 @@ pub struct Flags {
     /// Where RTMPS clients come in.
     #[arg(long, value_name = "ADDR")]
     pub rtmps: Option<String>,
+    /// Where RTMFP clients come in, over UDP; where RTMP is if it is not given.
+    #[arg(long, value_name = "ADDR")]
+    pub rtmfp: Option<String>,
     /// Where health is asked.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
@@ -55,6 +58,7 @@ impl Flags {
             .flag("origins", "--origins", &self.origins)
             .flag("listen.rtmp", "--rtmp", &self.rtmp)
             .flag("listen.rtmps", "--rtmps", &self.rtmps)
+            .flag("listen.rtmfp", "--rtmfp", &self.rtmfp)
             .flag("listen.http", "--http", &self.http)
             .flag(
                 "tls.self_signed",

@@ -20,6 +20,8 @@ pub(crate) enum Io {
     Plain(TcpStream),
     /// RTMPS.
     Tls(Box<RefCell<TlsStream<TcpStream>>>),
+    /// RTMFP: there is no byte stream, and nothing to read or write here.
+    Datagrams,
 }
 
 impl Io {
@@ -48,6 +50,7 @@ impl Io {
                 buffer.truncate(start + filled);
                 outcome.map_ok(|()| filled)
             }
+            Self::Datagrams => Poll::Pending,
         }
     }
 
@@ -84,6 +87,7 @@ impl Io {
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
                 }
             }
+            Self::Datagrams => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -93,7 +97,7 @@ impl Io {
     /// `WouldBlock` when some of it is left.
     pub(crate) fn flush(&self, cx: Option<&mut Context<'_>>) -> io::Result<()> {
         match self {
-            Self::Plain(_) => Ok(()),
+            Self::Plain(_) | Self::Datagrams => Ok(()),
             Self::Tls(tls) => {
                 let mut idle = Context::from_waker(Waker::noop());
                 let cx = cx.unwrap_or(&mut idle);
@@ -112,6 +116,7 @@ impl Io {
                 Poll::Ready(socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write))
             }
             Self::Tls(tls) => Pin::new(&mut *tls.borrow_mut()).poll_shutdown(cx),
+            Self::Datagrams => Poll::Ready(Ok(())),
         }
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! * `accept` hands sockets to shards; a shard is a thread that owns its
 //!   connections whole, so that nothing of a connection is locked.
+//! * `datagram` is RTMFP: a socket and an endpoint per shard, and flows for its clients.
 //! * `connection` drives one client: bytes to the carrier, messages to the session, events
 //!   to publish and play.
 //! * `publish` numbers a publisher's frames, keeps a replay and sends them to the owner.
@@ -21,6 +22,7 @@ mod accept;
 mod channel;
 pub mod config;
 mod connection;
+mod datagram;
 mod flags;
 mod io;
 pub mod limits;

@@ -46,3 +46,11 @@ pub const INBOX_BATCH: usize = 256;
 
 /// Connections that the kernel has completed and that are not accepted yet.
 pub const ACCEPT_QUEUE: u32 = 1024;
+
+/// What may wait in one flow to a client, in bytes: two seconds of a good picture, after
+/// which what is late is given up. More waits where it is read from.
+pub const FLOW_QUEUE: usize = 1024 * 1024;
+
+/// Datagrams that came to another shard than their session's and wait to be taken. A client
+/// whose address changed sends some dozen at once.
+pub const STRAYS_MAX: usize = 1024;

@@ -132,9 +132,9 @@ pub(crate) struct Viewer {
 }
 
 /// What a viewer gets next.
-pub(crate) enum Next {
-    /// Bytes to write.
-    Image(Bytes),
+pub(crate) enum Next<T> {
+    /// Media to write.
+    Media(T),
     /// Something its session has to say first.
     Notice(Notice),
     /// Nothing for now.
@@ -180,10 +180,8 @@ impl Viewer {
     }
 
     /// The next bytes for this viewer, for chunks of `chunk_size` bytes.
-    pub(crate) fn next(&mut self, chunk_size: u32) -> Next {
-        // Before the edge's channel has answered there is only an empty backlog here, and a
-        // view that read it would count as present from the start.
-        if self.paused || self.channel.id.get().is_none() {
+    pub(crate) fn next(&mut self, chunk_size: u32) -> Next<Bytes> {
+        if !self.may_read() {
             return Next::Nothing;
         }
         let mut store = self.channel.store.borrow_mut();
@@ -202,7 +200,7 @@ impl Viewer {
                 .find(|burst| burst.shape == shape && burst.before == self.view)
             {
                 self.view = burst.after.clone();
-                return Next::Image(burst.bytes.clone());
+                return Next::Media(burst.bytes.clone());
             }
             if bursts.len() < BURSTS
                 && let Some(burst) = Burst::build(&self.view, backlog, shape)
@@ -210,28 +208,90 @@ impl Viewer {
                 self.view = burst.after.clone();
                 let bytes = burst.bytes.clone();
                 bursts.push(burst);
-                return Next::Image(bytes);
+                return Next::Media(bytes);
             }
         }
-        match self.view.read(backlog) {
-            Read::InForce { frame, time, .. } => {
-                Next::Image(image(frame, time, self.stream, chunk_size))
+        let (view, length, began) = (&mut self.view, self.length, &mut self.began);
+        match read(view, backlog, length, began) {
+            Next::Media(found) => {
+                let build = || image(found.frame, found.time, shape.stream, chunk_size);
+                Next::Media(match found.at {
+                    Some(at) => images.get(shape, at, build),
+                    None => build(),
+                })
             }
-            Read::Frame(item) => {
-                let time = item.frame.time;
-                if let Some(length) = self.length {
-                    let began = *self.began.get_or_insert(time);
-                    if time.0.saturating_sub(began.0) >= length {
-                        return Next::Notice(Notice::Complete);
-                    }
+            Next::Notice(notice) => Next::Notice(notice),
+            Next::Nothing => Next::Nothing,
+        }
+    }
+
+    /// The next frame for this viewer, and its time, where messages are carried whole.
+    pub(crate) fn next_frame(&mut self) -> Next<(Frame, MediaTime)> {
+        if !self.may_read() {
+            return Next::Nothing;
+        }
+        let store = self.channel.store.borrow();
+        let (view, length, began) = (&mut self.view, self.length, &mut self.began);
+        match read(view, &store.backlog, length, began) {
+            Next::Media(found) => Next::Media((found.frame.clone(), found.time)),
+            Next::Notice(notice) => Next::Notice(notice),
+            Next::Nothing => Next::Nothing,
+        }
+    }
+
+    /// Before the edge's channel has answered there is only an empty backlog here, and a
+    /// view that read it would count as present from the start.
+    fn may_read(&self) -> bool {
+        !self.paused && self.channel.id.get().is_some()
+    }
+}
+
+/// A frame where a view stands.
+struct Found<'a> {
+    frame: &'a Frame,
+    time: MediaTime,
+    /// Absent for what is in force where a view joins.
+    at: Option<Position>,
+}
+
+/// What a view reads next, for one who plays `length` milliseconds since `began`.
+fn read<'a>(
+    view: &mut View,
+    backlog: &'a Backlog,
+    length: Option<u64>,
+    began: &mut Option<MediaTime>,
+) -> Next<Found<'a>> {
+    match view.read(backlog) {
+        Read::InForce { frame, time, .. } => Next::Media(Found {
+            frame,
+            time,
+            at: None,
+        }),
+        Read::Frame(item) => {
+            let time = item.frame.time;
+            if let Some(length) = length {
+                let began = *began.get_or_insert(time);
+                if time.0.saturating_sub(began.0) >= length {
+                    return Next::Notice(Notice::Complete);
                 }
-                Next::Image(images.get(shape, item.at, || {
-                    image(&item.frame, time, self.stream, chunk_size)
-                }))
             }
-            Read::Skipped { .. } => Next::Notice(Notice::InsufficientBandwidth),
-            Read::Pending => Next::Nothing,
+            Next::Media(Found {
+                frame: &item.frame,
+                time,
+                at: Some(item.at),
+            })
         }
+        Read::Skipped { .. } => Next::Notice(Notice::InsufficientBandwidth),
+        Read::Pending => Next::Nothing,
+    }
+}
+
+/// The kind of message that carries frames of a kind.
+pub(crate) fn message_kind(kind: Kind) -> MessageKind {
+    match kind {
+        Kind::Audio => MessageKind::Audio,
+        Kind::Video => MessageKind::Video,
+        Kind::Data => MessageKind::DataAmf0,
     }
 }
 
@@ -243,11 +303,7 @@ fn image(frame: &Frame, time: MediaTime, stream: StreamId, chunk_size: u32) -> B
 }
 
 fn draw(frame: &Frame, time: MediaTime, shape: Shape, out: &mut BytesMut) {
-    let kind = match frame.kind {
-        Kind::Audio => MessageKind::Audio,
-        Kind::Video => MessageKind::Video,
-        Kind::Data => MessageKind::DataAmf0,
-    };
+    let kind = message_kind(frame.kind);
     let Shape { stream, chunk_size } = shape;
     let time = time.wire();
     out.reserve(rtmp::chunk::image_len(

@@ -27,7 +27,8 @@ use tracing::error;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
 use crate::connection::{self, Connection};
-use crate::limits::INBOX_BATCH;
+use crate::datagram::{Door, Guest};
+use crate::limits::{INBOX_BATCH, STRAYS_MAX};
 use crate::link::{Grant, LinkId};
 use crate::play::LocalChannel;
 use crate::shared;
@@ -41,6 +42,15 @@ pub(crate) struct PublicationId(pub u64);
 pub(crate) enum ToShard {
     /// A client came.
     Accept(Box<Accepted>),
+    /// A datagram for a session of this shard came to another.
+    Datagram {
+        /// Who sent it.
+        from: std::net::SocketAddr,
+        /// All of it.
+        bytes: Vec<u8>,
+    },
+    /// All shards of the edge, this one among them.
+    Others(Vec<ShardHandle>),
     /// Answers [`Ask::Join`].
     Joined {
         /// The channel's number.
@@ -155,6 +165,8 @@ pub(crate) struct ShardHandle {
     index: usize,
     inbox: mpsc::UnboundedSender<ToShard>,
     load: Arc<AtomicUsize>,
+    /// Datagrams from other shards in the inbox.
+    strays: Arc<AtomicUsize>,
 }
 
 impl ShardHandle {
@@ -230,6 +242,11 @@ pub(crate) struct Shard {
     /// Publishes asked for or granted here.
     pub(crate) publications: RefCell<HashMap<PublicationId, Rc<Connection>>>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    /// Where clients come in by datagrams.
+    door: Option<Rc<Door>>,
+    /// All shards of the edge.
+    others: RefCell<Vec<ShardHandle>>,
+    draining: Cell<bool>,
     next: Cell<u64>,
     left: Notify,
     closing: Cell<bool>,
@@ -241,6 +258,14 @@ pub(crate) struct Shard {
     pub(crate) read_buffer: RefCell<bytes::BytesMut>,
 }
 
+/// How clients come by datagrams.
+pub(crate) struct Datagrams {
+    /// Makes the door, in the shard's thread.
+    pub(crate) door: Box<dyn FnOnce() -> Door + Send>,
+    /// Its socket, bound.
+    pub(crate) socket: std::net::UdpSocket,
+}
+
 /// Starts a shard's thread. It ends after [`ToShard::Close`], when every connection is
 /// closed, and drops `alive` then.
 ///
@@ -250,6 +275,7 @@ pub(crate) fn start(
     index: usize,
     settings: Settings,
     ways: Ways,
+    datagrams: Option<Datagrams>,
     alive: mpsc::Sender<()>,
 ) -> std::io::Result<(ShardHandle, std::thread::JoinHandle<()>)> {
     let (inbox, receiver) = mpsc::unbounded_channel();
@@ -257,6 +283,7 @@ pub(crate) fn start(
         index,
         inbox,
         load: Arc::default(),
+        strays: Arc::default(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -265,6 +292,10 @@ pub(crate) fn start(
     let thread = std::thread::Builder::new()
         .name(format!("shard-{index}"))
         .spawn(move || {
+            let (door, socket) = match datagrams {
+                Some(Datagrams { door, socket }) => (Some(Rc::new(door())), Some(socket)),
+                None => (None, None),
+            };
             let shard = Rc::new(Shard {
                 handle: own,
                 settings,
@@ -274,6 +305,9 @@ pub(crate) fn start(
                 joined: RefCell::default(),
                 publications: RefCell::default(),
                 connections: RefCell::default(),
+                door,
+                others: RefCell::default(),
+                draining: Cell::new(false),
                 next: Cell::new(0),
                 left: Notify::new(),
                 closing: Cell::new(false),
@@ -282,7 +316,13 @@ pub(crate) fn start(
                 leaving: RefCell::default(),
                 read_buffer: RefCell::default(),
             });
-            LocalSet::new().block_on(&runtime, shard.run(receiver));
+            let local = LocalSet::new();
+            if let (Some(door), Some(socket)) = (shard.door.clone(), socket) {
+                let shard = shard.clone();
+                local.spawn_local(async move { door.run(socket, &shard).await });
+            }
+            local.block_on(&runtime, shard.run(receiver));
+            drop(local);
             drop(alive);
         })?;
     Ok((handle, thread))
@@ -326,6 +366,13 @@ impl Shard {
     fn handle(self: &Rc<Self>, message: ToShard, due: &mut Vec<Rc<LocalChannel>>) {
         match message {
             ToShard::Accept(accepted) => self.accept(*accepted),
+            ToShard::Datagram { from, mut bytes } => {
+                self.handle.strays.fetch_sub(1, Ordering::Relaxed);
+                if let Some(door) = &self.door {
+                    door.handed_on(from, &mut bytes);
+                }
+            }
+            ToShard::Others(others) => *self.others.borrow_mut() = others,
             ToShard::Joined {
                 channel,
                 key,
@@ -428,7 +475,10 @@ impl Shard {
                     connection.dismiss();
                 }
             }
-            ToShard::Drain => self.each(Connection::drain),
+            ToShard::Drain => {
+                self.draining.set(true);
+                self.each(Connection::drain);
+            }
             ToShard::Close => {
                 self.closing.set(true);
                 self.each(Connection::close);
@@ -493,6 +543,52 @@ impl Shard {
             shard.handle.load.fetch_sub(1, Ordering::Relaxed);
             shard.left.notify_one();
         });
+    }
+
+    /// Whether clients may come by datagrams.
+    pub(crate) fn takes_clients(&self) -> bool {
+        !self.draining.get() && !self.closing.get()
+    }
+
+    /// Takes over a client that came by datagrams.
+    pub(crate) fn welcome(self: &Rc<Self>, guest: Guest) -> Rc<Connection> {
+        let number = self.number();
+        self.handle.expect();
+        let session = guest.flows.session();
+        let connection = Connection::welcome(self, number, guest);
+        self.connections
+            .borrow_mut()
+            .insert(number, connection.clone());
+        let (shard, driven) = (self.clone(), connection.clone());
+        tokio::task::spawn_local(async move {
+            connection::drive(&driven, &shard).await;
+            shard.connections.borrow_mut().remove(&number);
+            if let Some(door) = &shard.door {
+                door.forget(session);
+            }
+            // The door says goodbye before the shard may end.
+            tokio::task::yield_now().await;
+            shard.handle.load.fetch_sub(1, Ordering::Relaxed);
+            shard.left.notify_one();
+        });
+        connection
+    }
+
+    /// Hands a datagram to the shard whose session it belongs to.
+    pub(crate) fn hand_on(&self, index: u32, from: std::net::SocketAddr, datagram: &[u8]) {
+        // Such datagrams are few: the first ones after a client's address changed, until it
+        // leaves. Whoever sends others by the thousand must not fill an inbox.
+        let others = self.others.borrow();
+        let other = others.iter().find(|other| other.index == index as usize);
+        if let Some(other) = other
+            && other.strays.load(Ordering::Relaxed) < STRAYS_MAX
+        {
+            other.strays.fetch_add(1, Ordering::Relaxed);
+            other.send(ToShard::Datagram {
+                from,
+                bytes: datagram.to_vec(),
+            });
+        }
     }
 
     /// A number that no other thing of this edge has.

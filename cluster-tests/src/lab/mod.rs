@@ -3,6 +3,7 @@
 pub mod arena;
 pub mod cluster;
 pub mod crowd;
+pub mod datagrams;
 pub mod disk;
 pub mod facade;
 pub mod field;

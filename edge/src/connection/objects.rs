@@ -342,7 +342,7 @@ impl State {
 
     /// Tells the client what it is behind with, if there is room.
     pub(super) fn flush_objects(&mut self) {
-        while self.outbox.len() < OBJECTS_HIGH_WATER
+        while self.waiting() < OBJECTS_HIGH_WATER
             && let Some((_, mut behind)) = self.objects.behind.pop_first()
         {
             if let Some(update) = behind.take() {
@@ -354,7 +354,7 @@ impl State {
 
     /// Whether what is to be said about an object must wait behind what waits already.
     fn is_behind(&self, name: &ObjectName) -> bool {
-        self.outbox.len() >= OBJECTS_HIGH_WATER || self.objects.behind.contains_key(name)
+        self.waiting() >= OBJECTS_HIGH_WATER || self.objects.behind.contains_key(name)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use model::StreamKey;
-use rtmp::{Carrier, StreamId};
+use rtmp::StreamId;
 use session::{
     CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
     ServerSession,
@@ -16,6 +16,7 @@ use tracing::{Span, debug, info, info_span};
 
 use super::Connection;
 use super::objects::Objects;
+use super::wire::Wire;
 use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX};
 use crate::outbox::Outbox;
 use crate::play::{LocalChannel, Next, Viewer};
@@ -25,7 +26,7 @@ use crate::upstream::Ask;
 
 /// All of a client but its socket.
 pub(super) struct State {
-    pub(super) carrier: Carrier,
+    pub(super) carrier: Wire,
     pub(super) session: ServerSession,
     /// Input that is not a whole chunk yet.
     pub(super) rest: BytesMut,
@@ -70,16 +71,57 @@ pub(super) enum Ending {
 }
 
 impl State {
+    pub(super) fn new(carrier: Wire, shard: &Shard, seed: u64, now: Instant) -> Self {
+        let mut setup = shard.settings.session.clone();
+        setup.seed = seed;
+        Self {
+            carrier,
+            session: ServerSession::new(setup, now),
+            rest: BytesMut::new(),
+            outbox: Outbox::default(),
+            streams: BTreeMap::new(),
+            stalled: None,
+            opened: now,
+            heard: now,
+            challenged: Vec::new(),
+            objects: Objects::new(shard.session()),
+            ending: None,
+            ended: None,
+        }
+    }
+
+    /// The client is alive.
+    pub(super) fn heard(&mut self, shard: &Shard, now: Instant) {
+        self.session.handle_traffic(now);
+        self.heard = now;
+        for (publication, _) in std::mem::take(&mut self.challenged) {
+            shard.ask(Ask::Affirm { publication });
+        }
+    }
+
+    /// Lets flows wait while the client may not be read.
+    pub(super) fn hold_flows(&mut self) {
+        let held = !self.wants_input();
+        if let Wire::Flows(flows) = &mut self.carrier {
+            flows.hold(held && self.ending.is_none());
+        }
+    }
+
     /// Whether the client may be read: it takes what we answer, its publishes get on,
     /// and it is not being closed.
     pub(super) fn wants_input(&self) -> bool {
         self.ending.is_none()
-            && self.outbox.len() < OUTBOX_HIGH_WATER
+            && self.waiting() < OUTBOX_HIGH_WATER
             && !self.objects.is_full()
             && self.streams.values().all(|role| match role {
                 Role::Publishing(uplink) => uplink.wants_frames(),
                 Role::Asking { .. } | Role::Playing(_) => true,
             })
+    }
+
+    /// Bytes of ours that the client has not taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.outbox.len() + self.carrier.waiting()
     }
 
     pub(super) fn end(&mut self, ending: Ending) {
@@ -175,7 +217,7 @@ impl State {
         while let Some(bytes) = self.carrier.poll_transmit() {
             self.outbox.push(bytes);
         }
-        if self.outbox.len() > OUTBOX_MAX {
+        if self.waiting() > OUTBOX_MAX {
             self.end(Ending::Broken(
                 "the client asks and does not take the answers".into(),
             ));
@@ -190,7 +232,6 @@ impl State {
             return;
         }
         self.flush_objects();
-        let chunk_size = self.carrier.send_chunk_size();
         let streams: Vec<StreamId>;
         // Nearly every player plays one stream, and needs no list of them.
         let only = match self.streams.first_key_value() {
@@ -205,25 +246,47 @@ impl State {
             }
         };
         for stream in turns {
-            while !self.outbox.fills_a_write() && self.outbox.len() < OUTBOX_HIGH_WATER {
+            while self.has_room_for_media(*stream) {
                 let Some(Role::Playing(viewer)) = self.streams.get_mut(stream) else {
                     break;
                 };
-                match viewer.next(chunk_size) {
-                    Next::Image(image) => self.outbox.push(image),
-                    Next::Nothing => break,
-                    Next::Notice(notice) => {
-                        let now = Instant::now();
-                        if notice == Notice::Complete
-                            && let Some(role) = self.streams.remove(stream)
-                        {
-                            self.drop_role(own, shard, role);
+                let next = match &mut self.carrier {
+                    Wire::Chunks(carrier) => match viewer.next(carrier.send_chunk_size()) {
+                        Next::Media(image) => {
+                            self.outbox.push(image);
+                            continue;
                         }
-                        self.session.handle_notice(*stream, notice, now);
-                        self.settle(own, shard, now);
-                    }
+                        Next::Notice(notice) => Some(notice),
+                        Next::Nothing => None,
+                    },
+                    Wire::Flows(flows) => match viewer.next_frame() {
+                        Next::Media((frame, time)) => {
+                            flows.write_frame(*stream, &frame, time, Instant::now());
+                            continue;
+                        }
+                        Next::Notice(notice) => Some(notice),
+                        Next::Nothing => None,
+                    },
+                };
+                let Some(notice) = next else { break };
+                let now = Instant::now();
+                if notice == Notice::Complete
+                    && let Some(role) = self.streams.remove(stream)
+                {
+                    self.drop_role(own, shard, role);
                 }
+                self.session.handle_notice(*stream, notice, now);
+                self.settle(own, shard, now);
             }
+        }
+    }
+
+    fn has_room_for_media(&self, stream: StreamId) -> bool {
+        match &self.carrier {
+            Wire::Chunks(_) => {
+                !self.outbox.fills_a_write() && self.outbox.len() < OUTBOX_HIGH_WATER
+            }
+            Wire::Flows(flows) => flows.has_room_for_media(stream),
         }
     }
 
@@ -237,8 +300,7 @@ impl State {
         match event {
             Event::Connect { request, connect } => {
                 debug!(client = own.number, at = %connect.at, flash = connect.flash_ver, "connect");
-                self.carrier.announce_window(WINDOW, WINDOW);
-                self.carrier.set_chunk_size(shard.settings.chunk_size);
+                self.carrier.begin(shard.settings.chunk_size);
                 self.begin_objects(&connect, shard);
                 self.reply(request, Reply::Accept, now);
             }
@@ -395,6 +457,3 @@ fn publisher(query: &str) -> Bytes {
 
 /// What a client is told when a limit on streams is reached.
 pub(super) const FULL: &str = "The server holds as many streams as it may.";
-
-/// Window Acknowledgement Size and Set Peer Bandwidth, as Flash Media Server sends them.
-const WINDOW: u32 = 2_500_000;

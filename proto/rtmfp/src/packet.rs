@@ -45,6 +45,14 @@ pub fn open_multiplex(datagram: &mut [u8]) -> Result<(u32, &mut [u8]), Error> {
     }
 }
 
+/// Which session a datagram belongs to. Nothing when it has no session id or nothing after
+/// it.
+#[must_use]
+pub fn session_of(datagram: &[u8]) -> Option<u32> {
+    let (id, sealed) = datagram.split_first_chunk::<SESSION_ID_LEN>()?;
+    (!sealed.is_empty()).then(|| u32::from_be_bytes(*id) ^ scramble(sealed))
+}
+
 /// Writes `session` to the first four bytes of `datagram`, scrambled by the sealed packet
 /// after them. A datagram without room for it stays as it is.
 pub fn seal_multiplex(datagram: &mut [u8], session: u32) {

@@ -31,7 +31,7 @@ use crate::crypto::identity::{Certificate, Fingerprint, Identity};
 use crate::crypto::keying::Policy;
 use crate::crypto::{Entropy, FlashSuite, Group, Suite};
 use crate::limits;
-use crate::packet::{Mode, SESSION_ID_LEN, seal_multiplex};
+use crate::packet::{Mode, SESSION_ID_LEN, STARTUP_SESSION, seal_multiplex, session_of};
 use crate::session::{self, Session};
 use crate::startup::{self, Cookies, Opened, Opening};
 use crate::wire::Writer;
@@ -46,6 +46,16 @@ pub struct SessionId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OpeningId(pub u32);
 
+/// Which numbers an endpoint gives its sessions: those that leave the rest `index` when they
+/// are divided by `count`. Endpoints that share an address can tell by it whose a datagram is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// Which of them this endpoint is. Less than `count`.
+    pub index: u32,
+    /// How many there are, at least one.
+    pub count: u32,
+}
+
 /// What an endpoint is to be.
 #[derive(Debug)]
 pub struct Config {
@@ -57,6 +67,8 @@ pub struct Config {
     pub begin: (Group, Policy),
     /// How its sessions behave.
     pub session: session::Config,
+    /// Which numbers its sessions have.
+    pub numbers: Numbers,
     /// When not empty, hellos for us are sent to these addresses: the front port of shards.
     pub redirect: Vec<Address>,
     /// The most sessions.
@@ -78,6 +90,7 @@ impl Config {
             answer: Policy::MIRROR,
             begin: (Group::Modp2048, Policy::ALWAYS),
             session: session::Config::default(),
+            numbers: Numbers { index: 0, count: 1 },
             redirect: Vec::new(),
             sessions_max: 20_000,
             hellos_per_second: 20_000,
@@ -283,6 +296,15 @@ impl Endpoint {
     /// Gives an attempt up.
     pub fn cancel(&mut self, opening: OpeningId) {
         self.openings.remove(&opening.0);
+    }
+
+    /// Whose datagram it is, when it belongs to a session of another endpoint at this address.
+    #[must_use]
+    pub fn other_index(&self, datagram: &[u8]) -> Option<u32> {
+        let Numbers { index, count } = self.config.numbers;
+        let id = session_of(datagram).filter(|id| *id != STARTUP_SESSION)?;
+        let other = id % count.max(1);
+        (other != index).then_some(other)
     }
 
     /// A session, to do something with it.
@@ -536,7 +558,11 @@ impl Endpoint {
         loop {
             let mut bytes = [0; 4];
             self.entropy.fill(&mut bytes);
+            let Numbers { index, count } = self.config.numbers;
             let id = u32::from_le_bytes(bytes);
+            let Some(id) = (id - id % count.max(1)).checked_add(index) else {
+                continue;
+            };
             let free = !self.sessions.contains_key(&id) && !self.openings.contains_key(&id);
             if id != 0 && free {
                 return id;

@@ -1,0 +1,307 @@
+//! A small RTMFP client: the product's endpoint behind a blocking socket, and the commands
+//! of [`raw`](super::raw) in its flows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use rtmfp::crypto::Group;
+use rtmfp::crypto::identity::{Discriminator, Identity};
+use rtmfp::endpoint::{Config, Endpoint, Event, Output, SessionId};
+use rtmfp::flow::{Options, Priority, ReceiveId, SendId};
+use rtmfp::session;
+use rtmfp::startup::Cookies;
+use rtmfp::tc::Metadata;
+
+use super::raw::amf::{self, Amf};
+use super::raw::{Message, kind};
+use super::until::SOON;
+
+/// One session with a server.
+#[derive(Debug)]
+pub struct Datagrams {
+    socket: UdpSocket,
+    endpoint: Endpoint,
+    session: Option<SessionId>,
+    /// The server's first flow.
+    control: Option<ReceiveId>,
+    receiving: BTreeMap<ReceiveId, u32>,
+    /// By stream and type of message.
+    sending: BTreeMap<(u32, u8), SendId>,
+    messages: VecDeque<Message>,
+    closed: bool,
+    transaction: f64,
+}
+
+/// The longest time that a socket is waited for at once.
+const TURN: Duration = Duration::from_millis(100);
+
+impl Datagrams {
+    /// Opens a session and connects to an application.
+    ///
+    /// # Errors
+    /// When nobody answers or the application is refused.
+    pub fn connect(addr: SocketAddr, app: &str) -> io::Result<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let now = Instant::now();
+        let mut seed = u64::from(socket.local_addr()?.port()) ^ u64::from(std::process::id()) << 16;
+        let mut chance = move |out: &mut [u8]| {
+            for byte in out {
+                seed = seed
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                *byte = seed.to_be_bytes()[0];
+            }
+        };
+        let identity = Identity::ephemeral(&[Group::Modp1024], false, None, &mut chance)
+            .map_err(io::Error::other)?;
+        let cookies = Cookies::new([1; 32], now);
+        let mut config = Config::new(identity);
+        config.begin.0 = Group::Modp1024;
+        let mut endpoint = Endpoint::new(config, cookies, Box::new(chance), now);
+        let url = format!("rtmfp://{addr}/{app}");
+        endpoint.open(&Discriminator::server(url.as_bytes()), &[addr], now);
+        let mut client = Self {
+            socket,
+            endpoint,
+            session: None,
+            control: None,
+            receiving: BTreeMap::new(),
+            sending: BTreeMap::new(),
+            messages: VecDeque::new(),
+            closed: false,
+            transaction: 0.0,
+        };
+        client.run_until(|it| it.session.is_some())?;
+        let object = Amf::Object(vec![
+            ("app".into(), Amf::text(app)),
+            ("flashVer".into(), Amf::text("LNX 9,0,124,2")),
+            ("tcUrl".into(), Amf::text(&url)),
+            ("objectEncoding".into(), Amf::Number(0.0)),
+        ]);
+        client.call(0, "connect", &[object])?;
+        Ok(client)
+    }
+
+    /// `createStream`.
+    ///
+    /// # Errors
+    /// When the session ends or the server refuses.
+    pub fn create_stream(&mut self) -> io::Result<u32> {
+        let result = self.call(0, "createStream", &[Amf::Null])?;
+        let number = result.get(3).and_then(Amf::as_number).unwrap_or(0.0);
+        format!("{number}").parse().map_err(io::Error::other)
+    }
+
+    /// `publish` or `play`, and the code of the first status that is not
+    /// `NetStream.Play.Reset`.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub fn ask(&mut self, stream: u32, command: &str, name: &str) -> io::Result<String> {
+        self.command(stream, command, 0.0, &[Amf::Null, Amf::text(name)])?;
+        loop {
+            match self.read()?.status() {
+                Some(code) if code != "NetStream.Play.Reset" => return Ok(code),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends a message in the flow for its stream and type.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub fn send(&mut self, kind: u8, stream: u32, time: u32, body: &[u8]) -> io::Result<()> {
+        let now = Instant::now();
+        let association = self.control;
+        let id = self.session.ok_or(io::ErrorKind::NotConnected)?;
+        let session = self.endpoint.session_mut(id);
+        let session = session.ok_or(io::ErrorKind::NotConnected)?;
+        let flow = match self.sending.get(&(stream, kind)) {
+            Some(flow) => *flow,
+            None => {
+                let metadata = Metadata {
+                    stream: rtmp::StreamId(stream),
+                    order: rtmfp::flow::Order::Original,
+                };
+                let options = Options {
+                    association,
+                    time_critical: false,
+                };
+                let flow = session.open_flow(&metadata.encode(), options);
+                let flow = flow.map_err(io::Error::other)?;
+                self.sending.insert((stream, kind), flow);
+                flow
+            }
+        };
+        let mut message = vec![kind];
+        message.extend(time.to_be_bytes());
+        message.extend(body);
+        session
+            .write(flow, message, Priority::Data, None, now)
+            .map_err(io::Error::other)?;
+        self.turn(Duration::ZERO)
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// When the session ends, or nothing comes for long.
+    pub fn read(&mut self) -> io::Result<Message> {
+        self.run_until(|it| !it.messages.is_empty())?;
+        self.messages
+            .pop_front()
+            .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    }
+
+    /// The next audio, video or data message.
+    ///
+    /// # Errors
+    /// When the session ends, or nothing comes for long.
+    pub fn read_media(&mut self) -> io::Result<Message> {
+        loop {
+            let message = self.read()?;
+            if message.is_media() {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Moves to another port, as behind an address translator that has forgotten the old one.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub fn move_away(&mut self) -> io::Result<()> {
+        self.socket = UdpSocket::bind("127.0.0.1:0")?;
+        Ok(())
+    }
+
+    /// Lets the session do what it has to do, for so long.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn turn(&mut self, wait: Duration) -> io::Result<()> {
+        let due = self.drain()?;
+        let wait = due.map_or(wait, |due| {
+            wait.min(due.saturating_duration_since(Instant::now()))
+        });
+        // A socket cannot be told to wait for no time at all.
+        self.socket
+            .set_read_timeout(Some(wait.max(Duration::from_micros(1))))?;
+        let mut datagram = [0; 4096];
+        match self.socket.recv_from(&mut datagram) {
+            Ok((len, from)) => {
+                let now = Instant::now();
+                self.endpoint
+                    .handle_datagram(from, &mut datagram[..len], now);
+            }
+            Err(error) if super::raw::is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+        self.drain().map(drop)
+    }
+
+    fn run_until(&mut self, holds: impl Fn(&Self) -> bool) -> io::Result<()> {
+        let started = Instant::now();
+        while !holds(self) {
+            if self.closed {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if started.elapsed() > SOON {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.turn(TURN)?;
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, stream: u32, name: &str, args: &[Amf]) -> io::Result<Vec<Amf>> {
+        self.transaction += 1.0;
+        let transaction = self.transaction;
+        self.command(stream, name, transaction, args)?;
+        loop {
+            let Some(values) = self.read()?.command() else {
+                continue;
+            };
+            if values.get(1).and_then(Amf::as_number) != Some(transaction) {
+                continue;
+            }
+            match values.first().and_then(Amf::as_text) {
+                Some("_result") => return Ok(values),
+                Some("_error") => return Err(io::Error::other(format!("_error: {values:?}"))),
+                _ => {}
+            }
+        }
+    }
+
+    fn command(
+        &mut self,
+        stream: u32,
+        name: &str,
+        transaction: f64,
+        args: &[Amf],
+    ) -> io::Result<()> {
+        let mut body = amf::bytes(&[Amf::text(name), Amf::Number(transaction)]);
+        body.extend(amf::bytes(args));
+        self.send(kind::COMMAND, stream, 0, &body)
+    }
+
+    fn drain(&mut self) -> io::Result<Option<Instant>> {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.endpoint.poll_output(Instant::now(), &mut buffer) {
+                Output::Transmit { to, len } => {
+                    self.socket.send_to(&buffer[..len], to)?;
+                }
+                Output::Event(event) => self.act(event),
+                Output::Timeout(due) => return Ok(due),
+            }
+        }
+    }
+
+    fn act(&mut self, event: Event) {
+        let event = match event {
+            Event::Opened { session, .. } => {
+                self.session = Some(session);
+                return;
+            }
+            Event::Session { event, .. } => event,
+            Event::OpenFailed { .. } => {
+                self.closed = true;
+                return;
+            }
+            Event::Introduce { .. } => return,
+        };
+        match event {
+            session::Event::FlowOpened { flow, metadata, .. } => {
+                if let Ok(metadata) = Metadata::parse(&metadata) {
+                    self.control.get_or_insert(flow);
+                    self.receiving.insert(flow, metadata.stream.0);
+                }
+            }
+            session::Event::Message { flow, message } => {
+                let stream = self.receiving.get(&flow).copied();
+                let header = message.bytes.split_first_chunk::<5>();
+                if let (Some(stream), Some(([kind, a, b, c, d], body))) = (stream, header) {
+                    self.messages.push_back(Message {
+                        kind: *kind,
+                        stream,
+                        time: u32::from_be_bytes([*a, *b, *c, *d]),
+                        body: body.to_vec(),
+                    });
+                }
+            }
+            session::Event::Closed { .. } => self.closed = true,
+            session::Event::FlowComplete { .. }
+            | session::Event::FlowBroken { .. }
+            | session::Event::FlowRejected { .. }
+            | session::Event::FlowFinished { .. }
+            | session::Event::Writable { .. }
+            | session::Event::Late { .. }
+            | session::Event::ForwardedHello { .. }
+            | session::Event::Moved { .. } => {}
+        }
+    }
+}

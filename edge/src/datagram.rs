@@ -1,0 +1,273 @@
+//! RTMFP: one socket and one endpoint per shard, and the clients that came through it.
+//!
+//! ```text
+//!  socket ─▶ endpoint ─▶ session events ─▶ flows ─▶ connection (as for RTMP)
+//!         ◀─ datagrams ◀──────────────────  flows ◀─ connection, walk of the shard
+//! ```
+//!
+//! All shards listen at the same address; the kernel gives each its clients, by their
+//! addresses. A session's number tells its shard, so that a client whose address changed is
+//! still found: the shard that gets its datagram hands it on.
+
+mod flows;
+mod socket;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rtmfp::crypto::identity::Identity;
+use rtmfp::crypto::{Entropy, Group};
+use rtmfp::endpoint::{self, Endpoint, Event, Output, SessionId};
+use rtmfp::session::Session;
+use rtmfp::startup::Cookies;
+use tokio::sync::Notify;
+use tokio_rustls::rustls::crypto::SecureRandom;
+use tracing::{debug, warn};
+
+pub(crate) use self::flows::{Flows, Told};
+use self::socket::{Batch, Room, Socket};
+use crate::accept::{Permit, Permits};
+use crate::connection::Connection;
+use crate::limits::FLOW_QUEUE;
+use crate::shard::Shard;
+use crate::upstream::sleep_until;
+
+/// What all shards of an edge share.
+#[derive(Clone)]
+pub(crate) struct Common {
+    /// Who the edge is.
+    identity: Identity,
+    /// With what cookies are made.
+    secret: [u8; 32],
+    /// The right to be connected.
+    permits: Permits,
+    /// For what sessions draw.
+    seed: u64,
+    begin: Instant,
+    sessions_max: usize,
+}
+
+impl Common {
+    /// A new identity, for this run.
+    ///
+    /// # Errors
+    /// The keys cannot be made.
+    pub(crate) fn new(
+        permits: Permits,
+        seed: u64,
+        sessions_max: usize,
+    ) -> Result<Self, rtmfp::Error> {
+        let mut chance = Chance::new();
+        let identity = Identity::ephemeral(GROUPS, true, None, &mut chance)?;
+        let mut secret = [0; 32];
+        chance.fill(&mut secret);
+        Ok(Self {
+            identity,
+            secret,
+            permits,
+            seed,
+            begin: Instant::now(),
+            sessions_max,
+        })
+    }
+}
+
+/// The key agreements that clients may choose from. Keys are new for every session, so that
+/// none of them tells what was said in another.
+const GROUPS: &[Group] = &[Group::Modp2048, Group::Modp1024];
+
+/// Randomness of the operating system.
+struct Chance(&'static dyn SecureRandom);
+
+impl Chance {
+    fn new() -> Self {
+        Self(tokio_rustls::rustls::crypto::ring::default_provider().secure_random)
+    }
+}
+
+impl Entropy for Chance {
+    fn fill(&mut self, out: &mut [u8]) {
+        if self.0.fill(out).is_err() {
+            // Going on would mean keys that anybody can guess.
+            std::process::abort();
+        }
+    }
+}
+
+/// Where clients come in by datagrams.
+pub(crate) struct Door {
+    endpoint: RefCell<Endpoint>,
+    /// Wakes the door's task: there may be something to send.
+    wake: Notify,
+    clients: RefCell<HashMap<SessionId, Rc<Connection>>>,
+    permits: Permits,
+    seed: Cell<u64>,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Door")
+    }
+}
+
+/// A client that came, for its connection to take over.
+pub(crate) struct Guest {
+    /// Its flows.
+    pub(crate) flows: Flows,
+    /// Where it is.
+    pub(crate) peer: SocketAddr,
+    /// Given back when it leaves.
+    pub(crate) permit: Permit,
+    /// For what its session draws.
+    pub(crate) seed: u64,
+}
+
+/// After an error of the socket that is not about one datagram.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Door {
+    /// The door of the shard `index` of `count`.
+    pub(crate) fn new(common: Common, index: u32, count: u32) -> Self {
+        let mut config = endpoint::Config::new(common.identity);
+        config.session.queue_max = FLOW_QUEUE;
+        config.sessions_max = common.sessions_max;
+        config.numbers = endpoint::Numbers { index, count };
+        let cookies = Cookies::new(common.secret, common.begin);
+        let chance = Box::new(Chance::new());
+        Self {
+            endpoint: RefCell::new(Endpoint::new(config, cookies, chance, common.begin)),
+            wake: Notify::new(),
+            clients: RefCell::default(),
+            permits: common.permits,
+            seed: Cell::new(common.seed ^ u64::from(index) << 32),
+        }
+    }
+
+    /// Serves the socket until the future is dropped.
+    pub(crate) async fn run(self: &Rc<Self>, socket: std::net::UdpSocket, shard: &Rc<Shard>) {
+        let socket = match Socket::new(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                warn!(%error, "no RTMFP in this shard");
+                return;
+            }
+        };
+        let (mut room, mut batch) = (Room::new(), Batch::new());
+        loop {
+            let due = self.drain(&socket, &mut batch, shard).await;
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(due.map(Into::into)) => {}
+                received = socket.receive(&mut room, |from, datagram| {
+                    self.take(from, datagram, shard);
+                }) => if let Err(error) = received {
+                    debug!(%error, "cannot receive datagrams");
+                    tokio::time::sleep(PAUSE).await;
+                },
+            }
+        }
+    }
+
+    /// A datagram of a session of this shard, which came to another.
+    pub(crate) fn handed_on(&self, from: SocketAddr, datagram: &mut [u8]) {
+        let now = Instant::now();
+        self.endpoint
+            .borrow_mut()
+            .handle_datagram(from, datagram, now);
+        self.wake.notify_one();
+    }
+
+    /// A session, to do something with it. None when it is gone.
+    pub(crate) fn session(&self, id: SessionId) -> Option<RefMut<'_, Session>> {
+        self.wake.notify_one();
+        RefMut::filter_map(self.endpoint.borrow_mut(), |it| it.session_mut(id)).ok()
+    }
+
+    /// A client's task is over.
+    pub(crate) fn forget(&self, session: SessionId) {
+        self.clients.borrow_mut().remove(&session);
+        self.wake.notify_one();
+    }
+
+    fn take(&self, from: SocketAddr, datagram: &mut [u8], shard: &Shard) {
+        let mut endpoint = self.endpoint.borrow_mut();
+        if let Some(other) = endpoint.other_index(datagram) {
+            shard.hand_on(other, from, datagram);
+            return;
+        }
+        endpoint.handle_datagram(from, datagram, Instant::now());
+    }
+
+    /// Sends what there is to send and acts on what happened. Says when to come back.
+    async fn drain(
+        self: &Rc<Self>,
+        socket: &Socket,
+        batch: &mut Batch,
+        shard: &Rc<Shard>,
+    ) -> Option<Instant> {
+        let max = socket.batch_max();
+        loop {
+            let output = self
+                .endpoint
+                .borrow_mut()
+                .poll_output(Instant::now(), batch.room());
+            match output {
+                Output::Transmit { to, len } => {
+                    let before = batch.len();
+                    if !batch.push(to, len, max) {
+                        socket.send(batch).await;
+                        batch.restart(before, to, len);
+                    }
+                }
+                Output::Event(event) => self.act(event, shard),
+                Output::Timeout(due) => {
+                    socket.send(batch).await;
+                    return due;
+                }
+            }
+        }
+    }
+
+    fn act(self: &Rc<Self>, event: Event, shard: &Rc<Shard>) {
+        match event {
+            Event::Opened { session, far, .. } => self.opened(session, far, shard),
+            Event::Session { session, event } => {
+                let client = self.clients.borrow().get(&session).cloned();
+                if let Some(client) = client {
+                    client.flow_event(shard, event);
+                }
+            }
+            // We begin no sessions, and do not know where peers are.
+            Event::OpenFailed { .. } | Event::Introduce { .. } => {}
+        }
+    }
+
+    fn opened(self: &Rc<Self>, session: SessionId, peer: SocketAddr, shard: &Rc<Shard>) {
+        let permit = match self.permits.take(peer.ip()) {
+            Ok(permit) if shard.takes_clients() => permit,
+            refused => {
+                debug!(%peer, full = ?refused.err(), "session refused");
+                if let Some(mut session) = self.session(session) {
+                    session.close(Instant::now());
+                }
+                return;
+            }
+        };
+        let seed = self
+            .seed
+            .get()
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        self.seed.set(seed);
+        let client = shard.welcome(Guest {
+            flows: Flows::new(self.clone(), session),
+            peer,
+            permit,
+            seed,
+        });
+        self.clients.borrow_mut().insert(session, client);
+    }
+}
