@@ -245,16 +245,17 @@ impl Edge {
             config.limits.connections,
             config.limits.connections_per_address,
         );
-        let mut rtmfp = rtmfp.into_iter();
         let sessions_max = config.limits.connections;
-        let common = datagram::Common::new(permits.clone(), seed, sessions_max)
-            .map_err(BuildError::Rtmfp)?;
+        let common = config.rtmfp.enabled.then(|| {
+            datagram::Common::new(permits.clone(), seed, sessions_max).map_err(BuildError::Rtmfp)
+        });
+        let common = common.transpose()?;
+        let mut rtmfp = rtmfp.into_iter();
         let mut shards: Vec<ShardHandle> = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         let (alive, mut ended) = mpsc::channel(1);
         for index in 0..count {
-            let datagrams = rtmfp.next().map(|socket| {
-                let common = common.clone();
+            let datagrams = common.clone().zip(rtmfp.next()).map(|(common, socket)| {
                 let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
                 let (index, count) = (number(index), number(count));
                 let door = Box::new(move || Door::new(common, index, count));

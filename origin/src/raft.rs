@@ -16,6 +16,7 @@
 mod desk;
 mod driver;
 mod founding;
+mod patience;
 mod peers;
 mod queue;
 mod record;
@@ -157,7 +158,7 @@ impl Seat {
             edges: BTreeMap::new(),
             changes: Vec::new(),
             disowned: false,
-            disk: driver::DiskWatch::new(times.disk),
+            disk: patience::Patience::new(times.disk, tokio::time::Instant::now()),
         };
         driver.run(stop).await
     }

@@ -14,7 +14,8 @@ use rtmfp::session;
 use rtmfp::startup::Cookies;
 use rtmfp::tc::Metadata;
 
-use super::raw::amf::{self, Amf};
+use super::raw::amf::Amf;
+use super::raw::commands;
 use super::raw::{Message, kind};
 use super::until::SOON;
 
@@ -90,8 +91,7 @@ impl Datagrams {
     /// When the session ends or the server refuses.
     pub fn create_stream(&mut self) -> io::Result<u32> {
         let result = self.call(0, "createStream", &[Amf::Null])?;
-        let number = result.get(3).and_then(Amf::as_number).unwrap_or(0.0);
-        format!("{number}").parse().map_err(io::Error::other)
+        commands::stream_number(&result)
     }
 
     /// `publish` or `play`, and the code of the first status that is not
@@ -221,19 +221,7 @@ impl Datagrams {
         self.transaction += 1.0;
         let transaction = self.transaction;
         self.command(stream, name, transaction, args)?;
-        loop {
-            let Some(values) = self.read()?.command() else {
-                continue;
-            };
-            if values.get(1).and_then(Amf::as_number) != Some(transaction) {
-                continue;
-            }
-            match values.first().and_then(Amf::as_text) {
-                Some("_result") => return Ok(values),
-                Some("_error") => return Err(io::Error::other(format!("_error: {values:?}"))),
-                _ => {}
-            }
-        }
+        commands::result(transaction, || self.read())
     }
 
     fn command(
@@ -243,8 +231,7 @@ impl Datagrams {
         transaction: f64,
         args: &[Amf],
     ) -> io::Result<()> {
-        let mut body = amf::bytes(&[Amf::text(name), Amf::Number(transaction)]);
-        body.extend(amf::bytes(args));
+        let body = commands::body(name, transaction, args);
         self.send(kind::COMMAND, stream, 0, &body)
     }
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use consensus::{Role, Ticket};
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::desk::{Change, Desk, Input, Refused};
+use super::patience::Patience;
 use super::peers::{Peers, SnapshotSent};
 use super::queue::{End, Queue};
 use super::{Error, record, roster};
@@ -54,46 +54,7 @@ pub(super) struct Driver {
     pub(super) edges: BTreeMap<AttachId, Queue>,
     pub(super) changes: Vec<Pending>,
     pub(super) disowned: bool,
-    pub(super) disk: DiskWatch,
-}
-
-/// Finds out that the disk hangs. A member whose writes do not come back applies nothing, and
-/// those who are attached here would wait for it though the others could serve them; if it
-/// leads, everybody would.
-#[derive(Debug)]
-pub(super) struct DiskWatch {
-    patience: Duration,
-    append: Option<u64>,
-    /// How long it was seen to go on. Time in which this process was stopped does not count.
-    seen: Duration,
-    last: Instant,
-}
-
-/// The most that counts between two looks; there is a look at every tick.
-const LOOK_MAX: Duration = Duration::from_secs(1);
-
-impl DiskWatch {
-    pub(super) fn new(patience: Duration) -> Self {
-        Self {
-            patience,
-            append: None,
-            seen: Duration::ZERO,
-            last: Instant::now(),
-        }
-    }
-
-    /// Which append goes on now, if one does. Says whether it has for too long.
-    fn look(&mut self, append: Option<u64>, now: Instant) -> bool {
-        let passed = now.saturating_duration_since(self.last).min(LOOK_MAX);
-        self.last = now;
-        if append.is_none() || append != self.append {
-            self.append = append;
-            self.seen = Duration::ZERO;
-            return false;
-        }
-        self.seen += passed;
-        self.seen >= self.patience
-    }
+    pub(super) disk: Patience,
 }
 
 /// A change that was proposed and is not decided.
@@ -146,7 +107,7 @@ impl Driver {
                 }
             }
             if self.disk.look(self.worker.appending(), Instant::now()) {
-                break Err(Error::Hung(self.disk.patience));
+                break Err(Error::Hung(self.disk.limit()));
             }
             self.carry_out();
         };

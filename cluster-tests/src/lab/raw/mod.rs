@@ -3,6 +3,7 @@
 //! client would.
 
 pub mod amf;
+pub(super) mod commands;
 pub mod object;
 
 use std::collections::BTreeMap;
@@ -218,8 +219,7 @@ impl Raw {
     /// When the connection breaks or the server refuses.
     pub fn create_stream(&mut self) -> io::Result<u32> {
         let result = self.call(0, "createStream", &[Amf::Null])?;
-        let number = result.get(3).and_then(Amf::as_number).unwrap_or(0.0);
-        format!("{number}").parse().map_err(io::Error::other)
+        commands::stream_number(&result)
     }
 
     /// `publish`, and the code of the status that answers it.
@@ -272,19 +272,7 @@ impl Raw {
         self.transaction += 1.0;
         let transaction = self.transaction;
         self.command(stream, name, transaction, args)?;
-        loop {
-            let Some(values) = self.read()?.command() else {
-                continue;
-            };
-            if values.get(1).and_then(Amf::as_number) != Some(transaction) {
-                continue;
-            }
-            match values.first().and_then(Amf::as_text) {
-                Some("_result") => return Ok(values),
-                Some("_error") => return Err(io::Error::other(format!("_error: {values:?}"))),
-                _ => {}
-            }
-        }
+        commands::result(transaction, || self.read())
     }
 
     /// Sends a command without waiting for anything.
@@ -298,8 +286,7 @@ impl Raw {
         transaction: f64,
         args: &[Amf],
     ) -> io::Result<()> {
-        let mut body = amf::bytes(&[Amf::text(name), Amf::Number(transaction)]);
-        body.extend(amf::bytes(args));
+        let body = commands::body(name, transaction, args);
         self.send(kind::COMMAND, stream, 0, &body)
     }
 
