@@ -8,6 +8,8 @@
 //! stream 0 answers the client's, and the flows of a stream answer the flow that the
 //! stream's commands came on.
 
+pub mod flows;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use rtmp::{Message, MessageKind, StreamId};
 
@@ -139,6 +141,17 @@ pub fn keepalive(server_ms: u32, peer_ms: u32) -> Message {
     user_control(KEEPALIVE, server_ms, peer_ms)
 }
 
+/// The intervals of a [`keepalive`], if a message is one.
+#[must_use]
+pub fn read_keepalive(message: &Message) -> Option<(u32, u32)> {
+    if message.kind != MessageKind::UserControl {
+        return None;
+    }
+    let mut reader = Reader::new(&message.payload);
+    (reader.u16()? == KEEPALIVE).then_some(())?;
+    Some((reader.u32()?, reader.u32()?))
+}
+
 /// One of `count` flows has come to the barrier `id` (§5.2).
 #[must_use]
 pub fn flow_sync(id: u32, count: u32) -> Message {
@@ -202,8 +215,11 @@ mod tests {
 
     #[test]
     fn keepalive_and_barrier_are_user_control() {
-        let wire = keepalive(15_000, 10_000).payload;
+        let message = keepalive(15_000, 10_000);
+        let wire = &message.payload;
         assert_eq!(wire[..], [0, 41, 0, 0, 0x3a, 0x98, 0, 0, 0x27, 0x10]);
+        assert_eq!(read_keepalive(&message), Some((15_000, 10_000)));
+        assert_eq!(read_keepalive(&flow_sync(8, 2)), None);
         assert_eq!(flow_sync(8, 2).payload[..], [0, 34, 0, 0, 0, 8, 0, 0, 0, 2]);
     }
 }
