@@ -57,6 +57,9 @@ pub(crate) enum Failure {
     /// The server refused what was asked of it, or does not have it.
     #[error("{0}")]
     Refused(String),
+    /// A node says that it is not well, or refuses to do what it is told.
+    #[error("{0}")]
+    Unwell(String),
     /// Nothing ever came of the stream.
     #[error("nothing came of the stream within {0} s")]
     NoStream(f64),
@@ -68,7 +71,7 @@ pub(crate) enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::File { .. } | Self::Flv { .. } | Self::Here { .. } => 1,
+            Self::File { .. } | Self::Flv { .. } | Self::Here { .. } | Self::Unwell(_) => 1,
             Self::Usage(_) => USAGE,
             Self::NoConnection(_) => 3,
             Self::NoStream(_) | Self::Refused(_) => 4,

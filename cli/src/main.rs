@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod dev;
 mod exit;
+mod operate;
 mod pace;
 mod play;
 mod progress;
@@ -37,6 +38,9 @@ enum Command {
     /// Look at a cluster of origins, or change it.
     #[command(subcommand)]
     Cluster(cluster::Command),
+    Probe(operate::Probe),
+    Drain(operate::Drain),
+    Status(operate::Status),
     Publish(publish::Flags),
     Play(play::Flags),
     /// Watch, read and write shared objects.
@@ -57,6 +61,9 @@ fn main() -> ExitCode {
         Command::Origin(flags) => origin::main(&flags),
         Command::Edge(flags) => edge::main(&flags),
         Command::Cluster(command) => cluster::main(&command),
+        Command::Probe(flags) => operate::probe(&flags),
+        Command::Drain(flags) => operate::drain(&flags),
+        Command::Status(flags) => operate::status(&flags),
         Command::Publish(flags) => publish::main(&flags),
         Command::Play(flags) => play::main(&flags),
         Command::So(command) => so::main(&command),

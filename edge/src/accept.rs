@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use crate::metrics::Figures;
 use crate::shard::{ShardHandle, ToShard};
 
 /// A socket on its way to a shard.
@@ -141,7 +142,7 @@ pub(crate) async fn run(
     tls: Option<TlsAcceptor>,
     permits: Permits,
     shards: Vec<ShardHandle>,
-    mut seed: u64,
+    (mut seed, figures): (u64, Figures),
 ) {
     loop {
         let (socket, peer) = match listener.accept().await {
@@ -155,6 +156,7 @@ pub(crate) async fn run(
         let permit = match permits.take(peer.ip()) {
             Ok(permit) => permit,
             Err(full) => {
+                figures.refused(full);
                 debug!(%peer, ?full, "connection refused: limit reached");
                 continue;
             }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::EdgeId;
-use node::health::{Condition, Health};
+use node::health::{Condition, Health, Server};
 use node::link::Mutual;
+use node::metrics::Metrics;
 use node::resolve::{Addresses, Entry};
 use node::shutdown::Drain;
 use tokio::net::TcpListener;
@@ -20,15 +21,20 @@ use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::datagram::{self, Door};
 use crate::link::LinkSetup;
+use crate::metrics::{self, Figures};
 use crate::shard::{self, Datagrams, Settings, ShardHandle, ToShard, Ways};
 use crate::shared::{self, Shared};
-use crate::upstream::{Patience, Sources, Upstream};
+use crate::status::Operators;
+use crate::upstream::{Patience, Reachable, Sources, Upstream};
 
 /// How often certificate files are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(5);
 
 /// How long shards get to write their farewells.
 const FAREWELL: Duration = Duration::from_secs(3);
+
+/// How often origins are told how much the edge has to do, if that changes.
+const REPORT_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the log is told that the clients are gone.
 const PARTING: Duration = Duration::from_secs(1);
@@ -53,14 +59,19 @@ pub struct Edge {
     pub rtmfp_addr: Option<SocketAddr>,
     /// Where health is asked.
     pub http_addr: SocketAddr,
+    /// Where operators come in.
+    pub admin_addr: Option<SocketAddr>,
     config: Config,
     link_tls: Option<Mutual>,
     rtmp: TcpListener,
     rtmps: Option<(TcpListener, TlsAcceptor)>,
     /// One for each shard, or none.
     rtmfp: Vec<std::net::UdpSocket>,
-    http: node::health::Server,
+    http: Server,
+    admin: Option<Server>,
+    operators: Operators,
     health: Health,
+    metrics: Metrics,
     addresses: watch::Receiver<Addresses>,
 }
 
@@ -77,6 +88,9 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// Operators cannot be served.
+    #[error(transparent)]
+    Admin(#[from] node::admin::Error),
     /// The TLS material is unusable.
     #[error("cannot serve rtmps")]
     Tls(#[source] node::tls::Error),
@@ -144,26 +158,33 @@ impl Edge {
             (Vec::new(), None)
         };
         let health = Health::new(drain.clone());
-        let http = health
-            .bind(config.listen.http)
+        let metrics = Metrics::new("edge", &config.id);
+        let paths = health.router().merge(metrics.router());
+        let http = Server::bind(config.listen.http, paths)
             .await
             .map_err(|source| BuildError::Listen {
                 what: "http",
                 addr: config.listen.http,
                 source,
             })?;
+        let operators = Operators::new(id.clone(), drain.clone());
+        let admin = operators.admin().bind(&config.admin).await?;
         Ok(Self {
             id,
             rtmp_addr,
             rtmps_addr: rtmps.as_ref().map(|(_, addr, _)| *addr),
             rtmfp_addr,
             http_addr: http.addr(),
+            admin_addr: admin.as_ref().map(Server::addr),
             addresses: node::resolve::follow(entries, &node::resolve::Settings::default()),
             rtmp,
             rtmps: rtmps.map(|(listener, _, acceptor)| (listener, acceptor)),
             rtmfp,
             http,
+            admin,
+            operators,
             health,
+            metrics,
             link_tls,
             config,
         })
@@ -175,6 +196,7 @@ impl Edge {
         addrs.extend(self.rtmps_addr.map(|addr| ("rtmps", addr)));
         addrs.extend(self.rtmfp_addr.map(|addr| ("rtmfp", addr)));
         addrs.push(("http", self.http_addr));
+        addrs.extend(self.admin_addr.map(|addr| ("admin", addr)));
         Listeners {
             id: self.id.clone(),
             addrs,
@@ -200,7 +222,10 @@ impl Edge {
             rtmps,
             rtmfp,
             http,
+            admin,
+            operators,
             health,
+            metrics,
             addresses,
             ..
         } = self;
@@ -208,7 +233,8 @@ impl Edge {
         let (asks, receiver) = mpsc::unbounded_channel();
         let (shared, shared_inbox) = shared::inbox();
         let (news, heard) = mpsc::unbounded_channel();
-        let (reachable, watching) = watch::channel(0);
+        let (reachable, watching) = watch::channel(Reachable::new());
+        let (told, load) = watch::channel(fabric::v1::Load::default());
         let setup = LinkSetup {
             edge: id.clone(),
             incarnation: seed,
@@ -217,6 +243,7 @@ impl Edge {
                 tls.watch();
                 tls.client
             }),
+            load,
         };
         let link = setup.clone();
         let patience = Patience {
@@ -227,6 +254,7 @@ impl Edge {
         let mut session = session::ServerSetup::new(seed);
         session.connect_timeout = config.limits.connect_time;
         let count = shard_count(&config);
+        let figures = Figures::new(&metrics);
         let settings = Settings {
             coalesce: config.play.coalesce,
             chunk_size: config.play.chunk_size,
@@ -236,6 +264,7 @@ impl Edge {
             streams: config.limits.streams.div_ceil(count),
             objects: Arc::new(config.objects.clone()),
             session,
+            figures: figures.clone(),
         };
         let ways = Ways {
             upstream: asks,
@@ -271,8 +300,11 @@ impl Edge {
             shard.send(ToShard::Others(shards.clone()));
         }
         drop((ways, alive));
+        figures.watch(&metrics, shards.clone(), watching.clone());
+        operators.run(shards.clone(), permits.clone(), watching.clone());
 
         let mut tasks = JoinSet::new();
+        tasks.spawn(report(told, shards.clone(), permits.clone()));
         let mut replica = ledger::replica::Setup::new(id, seed);
         replica.born = born();
         replica.write_wait = config.objects.write_wait;
@@ -305,13 +337,21 @@ impl Edge {
                 warn!(%error, "the health listener failed");
             }
         });
+        if let Some(server) = admin {
+            let stopped = stop.draining();
+            tasks.spawn(async move {
+                if let Err(error) = server.run(stopped).await {
+                    warn!(%error, "the listener for operators failed");
+                }
+            });
+        }
         let mut listeners = JoinSet::new();
         listeners.spawn(accept::run(
             rtmp,
             None,
             permits.clone(),
             shards.clone(),
-            seed,
+            (seed, figures.clone()),
         ));
         if let Some((listener, acceptor)) = rtmps {
             listeners.spawn(accept::run(
@@ -319,7 +359,7 @@ impl Edge {
                 Some(acceptor),
                 permits.clone(),
                 shards.clone(),
-                !seed,
+                (!seed, figures),
             ));
         }
         health.started();
@@ -434,9 +474,20 @@ fn tls(config: &Config) -> Result<TlsAcceptor, node::tls::Error> {
     node::tls::acceptor(&identity)
 }
 
-async fn watch_origins(mut reachable: watch::Receiver<usize>, condition: Condition) {
+/// Keeps what the origins are told of the edge's load up to date.
+async fn report(told: watch::Sender<fabric::v1::Load>, shards: Vec<ShardHandle>, permits: Permits) {
+    let mut due = tokio::time::interval(REPORT_EVERY);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        if *reachable.borrow_and_update() == 0 {
+        due.tick().await;
+        let now = metrics::load(&shards, &permits).await;
+        told.send_if_modified(|load| std::mem::replace(load, now) != now);
+    }
+}
+
+async fn watch_origins(mut reachable: watch::Receiver<Reachable>, condition: Condition) {
+    loop {
+        if reachable.borrow_and_update().is_empty() {
             condition.break_with("none answers");
         } else {
             condition.hold();

@@ -134,7 +134,7 @@ impl Channel {
 
     /// Takes what arrived, and passes it on. `credit` is given back when the last shard
     /// has taken it too.
-    pub(crate) fn push(&self, items: Vec<Item>, credit: &Arc<dyn Send + Sync>) {
+    pub(crate) fn push(&self, items: Vec<Item>, ingest_micros: u64, credit: &Arc<dyn Send + Sync>) {
         let mut state = self.lock();
         let State {
             backlog,
@@ -169,6 +169,7 @@ impl Channel {
             shard.send(ToShard::Media {
                 channel: self.id,
                 items: items.clone(),
+                ingest_micros,
                 credit: credit.clone(),
             });
         }

@@ -38,6 +38,8 @@ pub struct Config {
     pub link: node::link::Settings,
     /// Bounds.
     pub limits: Limits,
+    /// What operators may tell it.
+    pub admin: node::admin::Settings,
     /// What is logged.
     pub log: node::telemetry::Log,
     /// Where traces go.
@@ -185,6 +187,7 @@ impl Default for Config {
             objects: Objects::default(),
             link: node::link::Settings::default(),
             limits: Limits::default(),
+            admin: node::admin::Settings::default(),
             log: node::telemetry::Log::default(),
             trace: node::telemetry::Trace::default(),
         }
@@ -337,6 +340,7 @@ impl Validate for Config {
             })?;
         }
         self.link.validate().map_err(|e| e.within("link"))?;
+        self.admin.validate().map_err(|e| e.within("admin"))?;
         self.log.validate().map_err(|e| e.within("log"))?;
         self.trace.validate().map_err(|e| e.within("trace"))
     }

@@ -31,6 +31,7 @@ use crate::channel::Change;
 use crate::datagram::{Flows, Guest, Told};
 use crate::io::Io;
 use crate::limits::{READ_BUFFER, WRITE_SLICES, WRITE_STALL};
+use crate::metrics::Connected;
 use crate::play::LocalChannel;
 use crate::shard::Shard;
 use crate::shared::ToShared;
@@ -49,6 +50,7 @@ pub(crate) struct Connection {
     touched: Cell<bool>,
     state: RefCell<State>,
     _permit: Permit,
+    _counted: Connected,
 }
 
 /// A client that connects and says nothing is closed after this.
@@ -118,7 +120,7 @@ impl Connection {
         let wire = Wire::Chunks(Box::new(Carrier::server(seed)));
         let now = Instant::now();
         let state = State::new(wire, shard, seed, now);
-        Ok(Self::with(number, peer, io, state, permit))
+        Ok(Self::with(shard, (number, peer), io, state, permit))
     }
 
     /// Takes over a client that came by datagrams.
@@ -132,10 +134,17 @@ impl Connection {
         debug!(client = number, %peer, "connected");
         let wire = Wire::Flows(Box::new(flows));
         let state = State::new(wire, shard, seed, Instant::now());
-        Self::with(number, peer, Io::Datagrams, state, permit)
+        Self::with(shard, (number, peer), Io::Datagrams, state, permit)
     }
 
-    fn with(number: u64, peer: SocketAddr, io: Io, state: State, permit: Permit) -> Rc<Self> {
+    fn with(
+        shard: &Shard,
+        (number, peer): (u64, SocketAddr),
+        io: Io,
+        state: State,
+        permit: Permit,
+    ) -> Rc<Self> {
+        let counted = shard.settings.figures.connected(io.protocol());
         Rc::new(Self {
             number,
             peer,
@@ -145,6 +154,7 @@ impl Connection {
             touched: Cell::new(false),
             state: RefCell::new(state),
             _permit: permit,
+            _counted: counted,
         })
     }
 
@@ -178,7 +188,8 @@ impl Connection {
         };
         match outcome {
             Ok(0) => state.end(Ending::Broken("closed by the client".into())),
-            Ok(_) => {
+            Ok(read) => {
+                shard.counts.received(self.io.protocol(), read);
                 state.heard(shard, Instant::now());
                 if let Wire::Chunks(carrier) = &mut state.carrier
                     && let Err(error) = carrier.handle_bytes(buffer)
@@ -507,6 +518,7 @@ impl Connection {
                 }
                 Ok(Some(0)) => return state.end(Ending::Broken("closed by the client".into())),
                 Ok(Some(written)) => {
+                    shard.counts.sent(self.io.protocol(), written);
                     state.outbox.advance(written);
                     state.stalled = None;
                 }

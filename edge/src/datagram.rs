@@ -249,6 +249,9 @@ impl Door {
         let permit = match self.permits.take(peer.ip()) {
             Ok(permit) if shard.takes_clients() => permit,
             refused => {
+                if let Err(full) = refused {
+                    shard.settings.figures.refused(full);
+                }
                 debug!(%peer, full = ?refused.err(), "session refused");
                 if let Some(mut session) = self.session(session) {
                     session.close(Instant::now());

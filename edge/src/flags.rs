@@ -33,6 +33,9 @@ pub struct Flags {
     /// Where health is asked.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Where operators come in.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
     /// Make a certificate for this run.
     #[arg(long)]
     pub tls_self_signed: bool,
@@ -60,6 +63,7 @@ impl Flags {
             .flag("listen.rtmps", "--rtmps", &self.rtmps)
             .flag("listen.rtmfp", "--rtmfp", &self.rtmfp)
             .flag("listen.http", "--http", &self.http)
+            .flag("admin.listen", "--admin", &self.admin)
             .flag(
                 "tls.self_signed",
                 "--tls-self-signed",

@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::metrics::Protocol;
+
 /// What one read of TLS takes at most: a record.
 const TLS_READ: usize = 16 * 1024;
 
@@ -25,6 +27,15 @@ pub(crate) enum Io {
 }
 
 impl Io {
+    /// How the client came in.
+    pub(crate) const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Plain(_) => Protocol::Rtmp,
+            Self::Tls(_) => Protocol::Rtmps,
+            Self::Datagrams => Protocol::Rtmfp,
+        }
+    }
+
     /// Reads what is there into `buffer`; 0 at the end of the stream.
     pub(crate) fn poll_read(
         &self,

@@ -27,12 +27,14 @@ mod flags;
 mod io;
 pub mod limits;
 mod link;
+mod metrics;
 mod outbox;
 mod play;
 mod publish;
 pub mod route;
 mod shard;
 mod shared;
+mod status;
 mod upstream;
 
 mod assembly;

@@ -110,6 +110,8 @@ pub(crate) enum Command {
         /// How many.
         bytes: u64,
     },
+    /// Say how much the edge has to do.
+    Load(v1::Load),
 }
 
 /// What a link tells the upstream task.
@@ -200,6 +202,8 @@ pub(crate) struct LinkSetup {
     pub(crate) settings: node::link::Settings,
     /// What origins are shown, and whom this edge trusts.
     pub(crate) tls: Option<node::link::ClientTls>,
+    /// How much the edge has to do.
+    pub(crate) load: watch::Receiver<v1::Load>,
 }
 
 /// The first and the longest pause between two attempts to dial.
@@ -302,6 +306,7 @@ async fn run(
     let routes = Mutex::new(traffic::Routes::default());
     let outcome = tokio::select! {
         outcome = traffic::write(&mut inbox, &out, &routes, &commands) => outcome,
+        () = report(setup.load.clone(), &commands) => Ok(()),
         outcome = traffic::read(&mut incoming, &routes, id, &commands, events) => outcome,
     };
     match outcome {
@@ -310,6 +315,19 @@ async fn run(
     }
     events.send(LinkEvent::Down { link: id })?;
     Ok(())
+}
+
+/// Says how much the edge has to do, now and at every change.
+async fn report(mut load: watch::Receiver<v1::Load>, commands: &mpsc::UnboundedSender<Command>) {
+    load.mark_changed();
+    while load.changed().await.is_ok() {
+        let now = *load.borrow_and_update();
+        if commands.send(Command::Load(now)).is_err() {
+            break;
+        }
+    }
+    // The edge ends, and its links with it.
+    std::future::pending::<()>().await;
 }
 
 /// The right to publish, as an uplink holds it.

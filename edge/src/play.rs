@@ -27,6 +27,9 @@ pub(crate) struct LocalChannel {
     pub(crate) id: Cell<Option<ChannelId>>,
     /// When viewers are to be written to; `None` when nothing waits.
     pub(crate) flush_at: Cell<Option<Instant>>,
+    /// When the oldest of what viewers have not been written came from its publisher:
+    /// microseconds since 1970, or 0.
+    ingest_micros: Cell<u64>,
     store: RefCell<Store>,
     viewers: RefCell<Vec<Rc<Connection>>>,
 }
@@ -54,6 +57,7 @@ impl LocalChannel {
             key,
             id: Cell::new(None),
             flush_at: Cell::new(None),
+            ingest_micros: Cell::new(0),
             store: RefCell::new(Store::new(Backlog::new(media::Limits::default()))),
             viewers: RefCell::default(),
         }
@@ -66,7 +70,10 @@ impl LocalChannel {
     }
 
     /// Takes what arrived. The viewers see it at the next walk.
-    pub(crate) fn push(&self, items: &[Item]) {
+    pub(crate) fn push(&self, items: &[Item], ingest_micros: u64) {
+        if self.ingest_micros.get() == 0 {
+            self.ingest_micros.set(ingest_micros);
+        }
         let mut store = self.store.borrow_mut();
         for item in items {
             match item {
@@ -80,6 +87,28 @@ impl LocalChannel {
         store.bursts.clear();
         let tail = store.backlog.tail();
         store.images.forget_before(tail);
+    }
+
+    /// The viewers have been written to: how long, in seconds, what they were written took
+    /// since its publisher's edge read it. The clocks of two edges may differ; what seems to
+    /// come from the future took no time.
+    pub(crate) fn delay(&self) -> Option<f64> {
+        let since = self.ingest_micros.replace(0);
+        let micros = crate::publish::wall_micros().saturating_sub(since);
+        // Fractions of a microsecond are not measured, and a float holds centuries of them.
+        #[allow(clippy::cast_precision_loss, reason = "see above")]
+        let seconds = micros as f64 / 1e6;
+        (since != 0).then_some(seconds)
+    }
+
+    /// Plays of this stream here.
+    pub(crate) fn viewers(&self) -> usize {
+        self.viewers.borrow().len()
+    }
+
+    /// What its backlog costs, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.store.borrow().backlog.bytes()
     }
 
     /// Adds a viewer, once however many plays it has here.

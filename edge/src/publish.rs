@@ -17,6 +17,13 @@ use crate::limits::{REPLAY_BYTES, REPLAY_TIME_MS, UPLINK_LAG_MAX};
 use crate::link::{Command, Grant, LinkId};
 use crate::shard::PublicationId;
 
+/// Microseconds since 1970, as this machine's clock has it.
+pub(crate) fn wall_micros() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0))
+}
+
 /// An accepted publish.
 pub(crate) struct Uplink {
     publication: PublicationId,
@@ -147,9 +154,7 @@ impl Uplink {
     /// Takes a frame.
     pub(crate) fn push(&mut self, frame: Frame) {
         if self.unsent == 0 {
-            self.ingest_micros = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0));
+            self.ingest_micros = wall_micros();
         }
         self.unsent += frame.payload.len() as u64;
         self.next = self.replay.append(self.epoch, frame).seq + 1;

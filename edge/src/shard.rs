@@ -4,6 +4,7 @@
 //! thread alone, so nothing of it is locked. The rest of the edge speaks to a shard by
 //! messages.
 
+mod inbox;
 mod objects;
 
 use std::cell::{Cell, RefCell};
@@ -11,25 +12,23 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use fabric::v1::refused::Reason;
-use ledger::replica::{CallId, CallResult, Recipients, SubscriberId};
-use media::Backlog;
-use model::object::ObjectUpdate;
-use model::{Epoch, SessionId, StreamKey};
+use ledger::replica::SubscriberId;
+use model::{SessionId, StreamKey};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 use tracing::error;
 
+pub(crate) use self::inbox::{ShardHandle, Standing, ToShard};
 use crate::accept::Accepted;
-use crate::channel::{Change, ChannelId, Item};
+use crate::channel::{Change, ChannelId};
 use crate::connection::{self, Connection};
 use crate::datagram::{Door, Guest};
 use crate::limits::{INBOX_BATCH, STRAYS_MAX};
-use crate::link::{Grant, LinkId};
+use crate::metrics::{Counts, Figures};
 use crate::play::LocalChannel;
 use crate::shared;
 use crate::upstream::{Ask, sleep_until};
@@ -37,161 +36,6 @@ use crate::upstream::{Ask, sleep_until};
 /// One publish of one client of this edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PublicationId(pub u64);
-
-/// What the edge tells a shard.
-pub(crate) enum ToShard {
-    /// A client came.
-    Accept(Box<Accepted>),
-    /// A datagram for a session of this shard came to another.
-    Datagram {
-        /// Who sent it.
-        from: std::net::SocketAddr,
-        /// All of it.
-        bytes: Vec<u8>,
-    },
-    /// All shards of the edge, this one among them.
-    Others(Vec<ShardHandle>),
-    /// Answers [`Ask::Join`].
-    Joined {
-        /// The channel's number.
-        channel: ChannelId,
-        /// The stream.
-        key: StreamKey,
-        /// What a viewer may join at.
-        backlog: Box<Backlog>,
-    },
-    /// Frames of a stream.
-    Media {
-        /// Which.
-        channel: ChannelId,
-        /// The frames.
-        items: Arc<[Item]>,
-        /// Dropped when they are taken.
-        credit: Arc<dyn Send + Sync>,
-    },
-    /// A stream's publisher came or left.
-    Source {
-        /// Which.
-        channel: ChannelId,
-        /// How.
-        change: Change,
-    },
-    /// A publish is granted, for the first time or again.
-    Granted {
-        /// Which.
-        publication: PublicationId,
-        /// By whom.
-        grant: Grant,
-    },
-    /// The origin took bytes.
-    Credit {
-        /// Which.
-        publication: PublicationId,
-        /// On which link.
-        link: LinkId,
-        /// How many.
-        bytes: u64,
-    },
-    /// The link that held a publish is gone.
-    Detached {
-        /// Which.
-        publication: PublicationId,
-        /// The link.
-        link: LinkId,
-    },
-    /// Another with the same token holds the name: the publish is accepted, and waits.
-    Standby {
-        /// Which.
-        publication: PublicationId,
-    },
-    /// The publish begins anew under this epoch. Say where it stands then.
-    Incarnate {
-        /// Which.
-        publication: PublicationId,
-        /// Its new epoch.
-        epoch: Epoch,
-    },
-    /// Somebody else wants the name: say whether the publisher is alive.
-    Challenged {
-        /// Which.
-        publication: PublicationId,
-    },
-    /// Say where a publish stands, so that it can be carried on elsewhere.
-    Reattach {
-        /// Which.
-        publication: PublicationId,
-    },
-    /// A publish is refused, or over by the fabric's decision.
-    Ended {
-        /// Which.
-        publication: PublicationId,
-        /// Why.
-        reason: Reason,
-    },
-    /// What subscribers of an object are told.
-    Object {
-        /// Whom, in all shards.
-        to: Recipients,
-        /// What.
-        update: Arc<ObjectUpdate>,
-    },
-    /// Answers [`ToShared::Lock`](crate::shared::ToShared::Lock) and
-    /// [`ToShared::Unlock`](crate::shared::ToShared::Unlock).
-    Called {
-        /// Whose.
-        client: SubscriberId,
-        /// Which.
-        call: CallId,
-        /// How.
-        result: CallResult,
-    },
-    /// So much of what this client numbers itself waits that it must come back.
-    Dismiss(SubscriberId),
-    /// The edge drains: ask clients that can to go elsewhere.
-    Drain,
-    /// Close every connection with a status, then end.
-    Close,
-}
-
-impl std::fmt::Debug for ToShard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ToShard")
-    }
-}
-
-/// The way to a shard.
-#[derive(Clone, Debug)]
-pub(crate) struct ShardHandle {
-    index: usize,
-    inbox: mpsc::UnboundedSender<ToShard>,
-    load: Arc<AtomicUsize>,
-    /// Datagrams from other shards in the inbox.
-    strays: Arc<AtomicUsize>,
-}
-
-impl ShardHandle {
-    /// Which shard.
-    pub(crate) fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Queues a message. Media is bounded by the credits of its subscriptions and
-    /// accepted connections by the permits of the listeners; the rest is small change
-    /// per stream.
-    pub(crate) fn send(&self, message: ToShard) {
-        let _ = self.inbox.send(message);
-    }
-
-    /// Counts a connection that is about to be sent.
-    pub(crate) fn expect(&self) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Connections on the shard or on their way to it.
-    pub(crate) fn load(&self) -> usize {
-        self.load.load(Ordering::Relaxed)
-    }
-}
 
 /// How connections behave.
 #[derive(Clone, Debug)]
@@ -212,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) objects: Arc<crate::config::Objects>,
     /// Session timeouts and limits.
     pub(crate) session: session::ServerSetup,
+    /// What is counted.
+    pub(crate) figures: Figures,
 }
 
 /// A number of this edge begins with its shard's; so many bits are the shard's own.
@@ -254,6 +100,8 @@ pub(crate) struct Shard {
     /// Clients that have been told of objects since they were last written to.
     touched: RefCell<Vec<Rc<Connection>>>,
     leaving: RefCell<Vec<(Rc<LocalChannel>, Rc<Connection>)>>,
+    /// What is counted here alone.
+    pub(crate) counts: Counts,
     /// What a read is read into.
     pub(crate) read_buffer: RefCell<bytes::BytesMut>,
 }
@@ -296,6 +144,7 @@ pub(crate) fn start(
                 Some(Datagrams { door, socket }) => (Some(Rc::new(door())), Some(socket)),
                 None => (None, None),
             };
+            let counts = settings.figures.counts();
             let shard = Rc::new(Shard {
                 handle: own,
                 settings,
@@ -314,6 +163,7 @@ pub(crate) fn start(
                 walking: Cell::new(false),
                 touched: RefCell::default(),
                 leaving: RefCell::default(),
+                counts,
                 read_buffer: RefCell::default(),
             });
             let local = LocalSet::new();
@@ -356,6 +206,9 @@ impl Shard {
                 }
                 channel.flush_at.set(None);
                 self.walk(channel, |viewer| viewer.pump_from_walk(&self));
+                if let Some(delay) = channel.delay() {
+                    self.counts.delivery.observe(delay);
+                }
                 false
             });
             // The clients' own tasks get their turn between two walks.
@@ -397,12 +250,13 @@ impl Shard {
             ToShard::Media {
                 channel,
                 items,
+                ingest_micros,
                 credit: _credit,
             } => {
                 let Some(local) = self.joined.borrow().get(&channel).cloned() else {
                     return;
                 };
-                local.push(&items);
+                local.push(&items, ingest_micros);
                 if local.flush_at.get().is_none() {
                     local
                         .flush_at
@@ -475,6 +329,10 @@ impl Shard {
                     connection.dismiss();
                 }
             }
+            ToShard::Count(answer) => {
+                self.counts.flush();
+                let _ = answer.send(self.standing());
+            }
             ToShard::Drain => {
                 self.draining.set(true);
                 self.each(Connection::drain);
@@ -483,6 +341,16 @@ impl Shard {
                 self.closing.set(true);
                 self.each(Connection::close);
             }
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let channels = self.channels.borrow();
+        Standing {
+            viewers: channels.values().map(|channel| channel.viewers()).sum(),
+            published: self.publications.borrow().len(),
+            watched: channels.len(),
+            backlog: channels.values().map(|channel| channel.bytes()).sum(),
         }
     }
 

@@ -108,6 +108,9 @@ pub(crate) struct Patience {
     pub(crate) interrupted: Duration,
 }
 
+/// The origins that can be given streams.
+pub(crate) type Reachable = BTreeSet<OriginId>;
+
 /// The task's state.
 pub(crate) struct Upstream {
     setup: LinkSetup,
@@ -130,7 +133,7 @@ pub(crate) struct Upstream {
     /// Whether streams are placed yet, see [`FIRST_SIGHT`].
     open: bool,
     wake_at: Option<Instant>,
-    reachable: watch::Sender<usize>,
+    reachable: watch::Sender<Reachable>,
 }
 
 /// What the task listens to.
@@ -152,14 +155,14 @@ struct Link {
 }
 
 impl Upstream {
-    /// A task that will dial the addresses of `sources`. `reachable` tells how many origins
+    /// A task that will dial the addresses of `sources`. `reachable` tells which origins
     /// can be given streams.
     pub(crate) fn new(
         setup: LinkSetup,
         patience: Patience,
         sources: Sources,
         shared: Handle,
-        reachable: watch::Sender<usize>,
+        reachable: watch::Sender<Reachable>,
     ) -> Self {
         let Sources {
             asks,
@@ -366,12 +369,10 @@ impl Upstream {
     /// Notes how many origins are up, of how many addresses.
     fn count(&mut self) {
         let usable = self.links.values().filter(|link| !link.draining);
-        let up = usable
-            .map(|link| &link.origin)
-            .collect::<BTreeSet<_>>()
-            .len();
-        self.open |= up >= self.dialling.len();
-        self.reachable.send_replace(if self.open { up } else { 0 });
+        let up: Reachable = usable.map(|link| link.origin.clone()).collect();
+        self.open |= up.len() >= self.dialling.len();
+        self.reachable
+            .send_replace(if self.open { up } else { Reachable::new() });
     }
 
     /// Looks at everything again by `at` at the latest.

@@ -12,7 +12,7 @@
 //!        │
 //!   Drain ── shutdown::on_signals                      1st SIGTERM drains, 2nd ends at once
 //!        │
-//!   Health ── bind ── announce::listening              /livez /readyz /startupz
+//!   Health ── bind ── announce::listening              /livez /readyz /startupz /metrics
 //!        │
 //!   link::Listener ── incoming ── link::server         gRPC for the other role
 //!   resolve::follow ── link::connect                   …and to it
@@ -28,7 +28,9 @@
 //! | [`telemetry`] | logs, traces, and the context that crosses processes |
 //! | [`tls`] | certificates that are replaced while they serve |
 //! | [`certificate`] | a certificate for development that is kept on disk |
+//! | [`admin`] | what an operator tells a node |
 //! | [`health`] | what an orchestrator asks |
+//! | [`metrics`] | what a Prometheus scrapes |
 //! | [`process`] | runtime, telemetry and exit code around a role |
 //! | [`shutdown`] | the wish to stop and the count of what is left |
 //! | [`link`] | how a gRPC connection is made: TCP, TLS, Unix socket, memory |
@@ -70,12 +72,14 @@
 //! # Ok(()) }
 //! ```
 
+pub mod admin;
 pub mod announce;
 pub mod certificate;
 pub mod config;
 pub mod health;
 pub mod limits;
 pub mod link;
+pub mod metrics;
 pub mod process;
 pub mod rate;
 pub mod resolve;

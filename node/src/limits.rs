@@ -43,6 +43,9 @@ pub const ADDRESSES_PER_NAME: usize = 256;
 /// Largest certificate or key file that is read: a chain with its key is some kilobytes.
 pub const PEM_FILE: u64 = 1 << 20;
 
+/// Largest file of a token that is read: a token is some tens of bytes.
+pub const TOKEN_FILE: u64 = 4096;
+
 /// Spans that wait for export. The default of 2048 overflows at a thousand sessions a second and
 /// drops what does not fit.
 pub const SPANS_WAITING: usize = 16 * 1024;

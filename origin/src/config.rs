@@ -42,6 +42,8 @@ pub struct Config {
     pub link: node::link::Settings,
     /// What edges may make this node hold.
     pub limits: Limits,
+    /// What operators may tell it.
+    pub admin: node::admin::Settings,
     /// What is logged, and how.
     pub log: Log,
     /// Where traces go.
@@ -223,6 +225,7 @@ impl Default for Config {
             drain_grace: Duration::from_secs(20),
             link: node::link::Settings::default(),
             limits: Limits::default(),
+            admin: node::admin::Settings::default(),
             log: Log::default(),
             trace: Trace::default(),
         }
@@ -257,6 +260,9 @@ impl Validate for Config {
         self.link
             .validate()
             .map_err(|invalid| invalid.within("link"))?;
+        self.admin
+            .validate()
+            .map_err(|invalid| invalid.within("admin"))?;
         self.log
             .validate()
             .map_err(|invalid| invalid.within("log"))?;

@@ -25,6 +25,9 @@ pub struct Flags {
     /// Where health is asked.
     #[arg(long, value_name = "ADDR")]
     pub http: Option<String>,
+    /// Where operators come in.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
     /// Where the replicated log is kept (default selvage-data/<id>).
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -63,6 +66,7 @@ impl Flags {
             .flag("id", "--id", &self.id)
             .flag("listen", "--listen", &self.listen)
             .flag("http", "--http", &self.http)
+            .flag("admin.listen", "--admin", &self.admin)
             .flag("data", "--data", &self.data)
             .flag("node", "--node", self.node)
             .flag("cluster.peers", "--peers", &self.peers)

@@ -13,7 +13,7 @@ use fabric::v1::refused::Reason;
 use fabric::v1::{self, to_edge::Body};
 use fabric::{Arrival, LinkError};
 use ledger::effect::StreamState;
-use model::{Epoch, LogIndex, Position, StreamKey};
+use model::{EdgeId, Epoch, LogIndex, Position, StreamKey};
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
@@ -29,6 +29,8 @@ pub struct Hub {
     grace: Duration,
     streams: Mutex<Streams>,
     links: Mutex<BTreeMap<LinkId, Arc<Outbox>>>,
+    /// What edges say of themselves.
+    loads: Mutex<BTreeMap<LinkId, (EdgeId, v1::Load)>>,
     next_link: AtomicU64,
     /// What all backlogs cost.
     bytes: AtomicUsize,
@@ -109,6 +111,7 @@ impl Hub {
             grace,
             streams: Mutex::default(),
             links: Mutex::default(),
+            loads: Mutex::default(),
             next_link: AtomicU64::new(1),
             bytes: AtomicUsize::new(0),
             published: AtomicUsize::new(0),
@@ -174,7 +177,21 @@ impl Hub {
     /// A link is gone. Its publications and subscriptions are told by
     /// [`Self::link_lost`] and [`Self::unsubscribe`].
     pub fn disconnect(&self, link: LinkId) {
+        lock(&self.loads).remove(&link);
         lock(&self.links).remove(&link);
+    }
+
+    /// An edge says how much it has to do.
+    pub fn heard_of(&self, link: LinkId, edge: &EdgeId, load: v1::Load) {
+        lock(&self.loads).insert(link, (edge.clone(), load));
+    }
+
+    /// The edges that have a link here, in the order of their names, and how much each has to
+    /// do as far as it has said.
+    #[must_use]
+    pub fn edges(&self) -> BTreeMap<EdgeId, v1::Load> {
+        // An edge that comes back may have two links for a moment: the newer one counts.
+        lock(&self.loads).values().cloned().collect()
     }
 
     /// Takes a publish that the replicated log has granted, under its epoch.

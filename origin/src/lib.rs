@@ -36,9 +36,11 @@ mod flags;
 pub mod hub;
 pub mod limits;
 pub mod log;
+mod metrics;
 pub mod outbox;
 pub mod raft;
 pub mod service;
+mod status;
 pub mod stream;
 
 use std::collections::BTreeMap;
@@ -48,8 +50,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{NameError, NodeId, OriginId};
+use node::admin::Admin;
 use node::health::{Condition, Health, Server};
 use node::link::{Address, Listener, Mutual};
+use node::metrics::Metrics;
 use node::shutdown::Drain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -66,15 +70,21 @@ pub struct Origin {
     pub grpc_addr: Option<SocketAddr>,
     /// Where health is asked for, if anywhere.
     pub http_addr: Option<SocketAddr>,
+    /// Where operators come in, if anywhere.
+    pub admin_addr: Option<SocketAddr>,
     id: OriginId,
     config: Config,
     listener: Listener,
     tls: Option<Mutual>,
     http: Option<(Server, Health, Drain)>,
+    admin: Option<Server>,
+    /// Started by an operator.
+    asked: Drain,
     hub: Arc<Hub>,
     desk: Desk,
     seat: Seat,
     lead: watch::Receiver<Lead>,
+    metrics: Metrics,
 }
 
 /// What an origin is composed of, for those who compose it themselves.
@@ -117,6 +127,9 @@ pub enum BuildError {
         /// What is wrong.
         what: String,
     },
+    /// Operators cannot be served.
+    #[error(transparent)]
+    Admin(#[from] node::admin::Error),
     /// The certificates of links are unusable.
     #[error("link.tls")]
     Tls(#[source] node::tls::Error),
@@ -172,16 +185,6 @@ impl Origin {
                 source,
             })?;
         let addr = config.http;
-        let drain = Drain::new();
-        let health = Health::new(drain.clone());
-        let server = health
-            .bind(addr)
-            .await
-            .map_err(|source| BuildError::Listen {
-                what: "http",
-                addr,
-                source,
-            })?;
         let parts = Parts {
             listener,
             founders: config.cluster.founders().map_err(wrong)?,
@@ -189,9 +192,22 @@ impl Origin {
             disk: Box::new(disk),
         };
         let origin = Self::compose(config, parts)?;
+        let drain = Drain::new();
+        let health = Health::new(drain.clone());
+        let probes = health.router().merge(origin.metrics.router());
+        let server = Server::bind(addr, probes)
+            .await
+            .map_err(|source| BuildError::Listen {
+                what: "http",
+                addr,
+                source,
+            })?;
         let http_addr = Some(server.addr());
+        let admin = origin.operators().bind(&origin.config.admin).await?;
         Ok(Self {
             http_addr,
+            admin_addr: admin.as_ref().map(Server::addr),
+            admin,
             http: Some((server, health, drain)),
             ..origin
         })
@@ -261,6 +277,9 @@ impl Origin {
         let address = advertised.unwrap_or_default();
         let desk = Desk::new(config.id.clone(), address, cluster, book, dial);
         let (told, lead) = watch::channel(Lead::default());
+        let metrics = Metrics::new("origin", &config.id);
+        metrics::of_hub(&metrics, &hub);
+        metrics::of_raft(&metrics, &desk, &lead);
         let seat = Seat {
             log,
             recovered,
@@ -275,20 +294,39 @@ impl Origin {
             desk: desk.clone(),
             hub: Arc::clone(&hub),
             lead: told,
+            timing: metrics::timing(&metrics),
         };
         Ok(Self {
             grpc_addr,
             http_addr: None,
+            admin_addr: None,
             id,
             hub,
             config,
             listener,
             tls,
             http: None,
+            admin: None,
+            asked: Drain::new(),
             desk,
             seat,
             lead,
+            metrics,
         })
+    }
+
+    /// What operators are shown and may do.
+    fn operators(&self) -> Admin {
+        let (hub, desk) = (Arc::clone(&self.hub), self.desk.clone());
+        let published = Arc::clone(&hub);
+        Admin {
+            drain: self.asked.clone(),
+            left: Arc::new(move || published.published()),
+            status: Arc::new(move || {
+                let (hub, desk) = (Arc::clone(&hub), desk.clone());
+                Box::pin(async move { status::told(&desk, &hub).await })
+            }),
+        }
     }
 
     /// Who leads the cluster, as far as this origin knows, while it runs.
@@ -311,7 +349,11 @@ impl Origin {
 
     /// Prints where it listens, a line each, on standard output.
     pub fn announce(&self) {
-        for (what, addr) in [("grpc", self.grpc_addr), ("http", self.http_addr)] {
+        for (what, addr) in [
+            ("grpc", self.grpc_addr),
+            ("http", self.http_addr),
+            ("admin", self.admin_addr),
+        ] {
             if let Some(addr) = addr {
                 node::announce::listening(&self.id, what, addr);
             }
@@ -331,6 +373,8 @@ impl Origin {
             listener,
             tls,
             http,
+            admin,
+            asked,
             hub,
             desk,
             seat,
@@ -348,7 +392,11 @@ impl Origin {
             let stop = stopped.draining();
             (tokio::spawn(server.run(stop)), not_ready)
         });
-        // In a set, so that it ends with this future.
+        // In sets, so that they end with this future.
+        let mut operators = JoinSet::new();
+        if let Some(server) = admin {
+            operators.spawn(server.run(stopped.draining()));
+        }
         let mut sitting = JoinSet::new();
         sitting.spawn(seat.run(stopped.draining()));
 
@@ -364,7 +412,10 @@ impl Origin {
             .serve_with_incoming_shutdown(listener.incoming(), stopped.draining());
         tokio::pin!(grpc);
         let leave = async {
-            drain.draining().await;
+            tokio::select! {
+                () = drain.draining() => {}
+                () = asked.draining() => {}
+            }
             if let Some((_, not_ready)) = &health {
                 not_ready.start();
             }

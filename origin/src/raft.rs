@@ -30,7 +30,7 @@ use model::NodeId;
 use tokio::sync::{mpsc, watch};
 
 use crate::hub::Hub;
-use crate::log::worker::Worker;
+use crate::log::worker::{Timing, Worker};
 use crate::log::{Log, Recovered};
 
 pub use driver::Lead;
@@ -84,6 +84,7 @@ pub(crate) struct Seat {
     pub(crate) desk: Desk,
     pub(crate) hub: Arc<Hub>,
     pub(crate) lead: watch::Sender<Lead>,
+    pub(crate) timing: Timing,
 }
 
 impl Seat {
@@ -97,6 +98,7 @@ impl Seat {
             desk,
             hub,
             lead,
+            timing,
         } = self;
         tokio::pin!(stop);
         let restored = if recovered.is_blank() {
@@ -130,7 +132,7 @@ impl Seat {
         let (inputs, inputs_in) = mpsc::channel(INPUTS);
         let (done, done_in) = mpsc::unbounded_channel();
         let (sent, sent_in) = mpsc::unbounded_channel();
-        let worker = Worker::start(log, done).map_err(Error::Log)?;
+        let worker = Worker::start(log, done, timing).map_err(Error::Log)?;
         let voice = peers::Voice {
             node,
             cluster: desk.cluster(),

@@ -131,9 +131,12 @@ impl Objects {
     }
 
     /// The client is answered.
-    fn answered(&mut self) {
+    fn answered(&mut self, shard: &Shard) {
         let first = self.waiting.iter().position(|one| one.message.is_none());
-        self.waiting.remove(first.unwrap_or_default());
+        if let Some(asked) = self.waiting.remove(first.unwrap_or_default()) {
+            let took = asked.since.elapsed().as_secs_f64();
+            shard.counts.requests.observe(took);
+        }
     }
 
     /// All are told something, perhaps what this client said.
@@ -377,7 +380,7 @@ impl Connection {
     pub(crate) fn answer(self: &Rc<Self>, shard: &Rc<Shard>, update: &ObjectUpdate) {
         let mut state = self.state.borrow_mut();
         let slept = !state.wants_input();
-        state.objects.answered();
+        state.objects.answered(shard);
         let used =
             |event: &ObjectEvent| matches!(event, ObjectEvent::UseSuccess | ObjectEvent::Status(_));
         if update.events.iter().any(used) {
@@ -485,7 +488,7 @@ impl Connection {
         if call == UNASKED {
             let mut state = self.state.borrow_mut();
             let slept = !state.wants_input();
-            state.objects.answered();
+            state.objects.answered(shard);
             if slept && state.wants_input() {
                 self.wake.notify_one();
             }

@@ -270,6 +270,9 @@ impl State {
                 };
                 let Some(notice) = next else { break };
                 let now = Instant::now();
+                if notice == Notice::InsufficientBandwidth {
+                    shard.counts.skips.inc();
+                }
                 if notice == Notice::Complete
                     && let Some(role) = self.streams.remove(stream)
                 {
@@ -391,6 +394,7 @@ impl State {
             }
             Event::Frame { stream, frame } => {
                 if let Some(Role::Publishing(uplink)) = self.streams.get_mut(&stream) {
+                    shard.counts.frames.inc();
                     uplink.push(frame);
                 }
             }

@@ -70,7 +70,8 @@ pub(super) async fn write(
                 | Command::Unpublish { .. }
                 | Command::Subscribe { .. }
                 | Command::Unsubscribe { .. }
-                | Command::Credit { .. }) => {
+                | Command::Credit { .. }
+                | Command::Load(_)) => {
                     // Whatever is behind frames stays behind them.
                     if !batch.frames.is_empty() {
                         batch_bytes = 0;
@@ -150,6 +151,7 @@ fn control(
             to_origin::Body::Unsubscribe(v1::Unsubscribe { id })
         }
         Command::Credit { id, bytes } => to_origin::Body::Credit(v1::Credit { id, bytes }),
+        Command::Load(load) => to_origin::Body::Load(load),
         Command::Frames {
             frames,
             ingest_micros,
@@ -271,6 +273,7 @@ pub(super) async fn read(
 
 /// Splits a batch by subscription and hands each part to its channel.
 fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
+    let ingest_micros = frames.ingest_micros;
     // The frames of one subscription lie together, as the origin drains them.
     let mut frames = frames.frames.into_iter().peekable();
     while let Some(id) = frames.peek().map(|frame| frame.id) {
@@ -299,7 +302,7 @@ fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
         if let Some((channel, _, debt)) = route {
             debt.receive(bytes)?;
             let credit: Arc<dyn Send + Sync> = Arc::new(Returned { bytes, debt });
-            channel.push(items, &credit);
+            channel.push(items, ingest_micros, &credit);
         }
     }
     Ok(())

@@ -320,6 +320,7 @@ mod tests {
             incarnation: 1,
             settings: Settings::default(),
             tls,
+            load: watch::channel(fabric::v1::Load::default()).1,
         }
     }
 

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use node::metrics::Histogram;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Error, Log, Snapshot, Write};
@@ -65,19 +66,28 @@ pub struct Worker<T> {
 #[derive(Debug, Default)]
 struct Appends(AtomicU64);
 
+/// How long the disk takes, in seconds.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// To make what waits durable.
+    pub append: Histogram,
+    /// To keep a state.
+    pub save: Histogram,
+}
+
 impl<T: Send + 'static> Worker<T> {
     /// Starts it.
     ///
     /// # Errors
     /// The system has no thread.
-    pub fn start(log: Log, done: UnboundedSender<Done<T>>) -> Result<Self, Error> {
+    pub fn start(log: Log, done: UnboundedSender<Done<T>>, timing: Timing) -> Result<Self, Error> {
         let (jobs, waiting) = channel();
         let appends = Arc::<Appends>::default();
         let counted = appends.clone();
         let thread = std::thread::Builder::new()
             .name("log".into())
             .spawn(move || {
-                if let Err(error) = run(log, &waiting, &done, &counted) {
+                if let Err(error) = run(log, &waiting, &done, (&counted, &timing)) {
                     // Nobody listens when the origin is gone already.
                     let _ = done.send(Done::Failed(error));
                 }
@@ -122,7 +132,7 @@ fn run<T>(
     mut log: Log,
     waiting: &Receiver<Job<T>>,
     done: &UnboundedSender<Done<T>>,
-    appends: &Appends,
+    (appends, timing): (&Appends, &Timing),
 ) -> Result<(), Error> {
     let mut writes = Vec::new();
     while let Ok(first) = waiting.recv() {
@@ -148,7 +158,9 @@ fn run<T>(
         }
         if let Some(ticket) = newest {
             appends.0.fetch_add(1, Ordering::Relaxed);
+            let timer = timing.append.start_timer();
             let durable = log.append(&writes)?;
+            timer.observe_duration();
             appends.0.fetch_add(1, Ordering::Relaxed);
             writes.clear();
             if durable {
@@ -156,7 +168,9 @@ fn run<T>(
             }
         }
         if let Some(snapshot) = save {
+            let timer = timing.save.start_timer();
             log.save(&snapshot)?;
+            timer.observe_duration();
             let index = snapshot.index;
             let _ = done.send(Done::Saved { index });
         }
@@ -182,6 +196,10 @@ mod tests {
         }
     }
 
+    fn timing() -> Timing {
+        crate::metrics::timing(&node::metrics::Metrics::new("origin", "origin-0"))
+    }
+
     fn open(disk: &Ram) -> Log {
         let owner = Owner {
             name: "origin-0".into(),
@@ -205,7 +223,7 @@ mod tests {
         drop(jobs);
         let before = disk.syncs();
         let (done, mut told) = unbounded_channel();
-        run(log, &waiting, &done, &Appends::default()).unwrap();
+        run(log, &waiting, &done, (&Appends::default(), &timing())).unwrap();
         assert_eq!(disk.syncs() - before, 1);
         assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100 })));
         assert!(told.try_recv().is_err());
@@ -220,7 +238,7 @@ mod tests {
             ..Faults::default()
         });
         let (done, mut told) = unbounded_channel();
-        let worker = Worker::start(log, done).unwrap();
+        let worker = Worker::start(log, done, timing()).unwrap();
         for index in 1..=2 {
             let ticket = index;
             let write = write(index);

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use fabric::v1;
+use ledger::effect::StreamState;
 use ledger::watchers::AttachId;
-use model::NodeId;
+use model::{NodeId, StreamKey};
 use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
@@ -43,6 +44,11 @@ pub(crate) enum Input {
         /// A walk through the state is wanted as well.
         digest: bool,
         answer: oneshot::Sender<v1::ClusterStatus>,
+    },
+    /// Somebody asks who publishes what, up to so many streams.
+    Streams {
+        max: usize,
+        answer: oneshot::Sender<Vec<(StreamKey, StreamState)>>,
     },
     /// Somebody changes the cluster.
     Change {
@@ -201,6 +207,16 @@ impl Desk {
             }
         }
         Ok(status)
+    }
+
+    /// Who publishes what, up to so many streams in the order of their names.
+    pub(crate) async fn streams(
+        &self,
+        max: usize,
+    ) -> Result<Vec<(StreamKey, StreamState)>, Status> {
+        let (answer, told) = oneshot::channel();
+        self.give(Input::Streams { max, answer }).await?;
+        told.await.map_err(|_| gone())
     }
 
     /// Changes the cluster, if this origin leads it.

@@ -200,6 +200,12 @@ impl Driver {
                 }
                 let _ = answer.send(status);
             }
+            Input::Streams { max, answer } => {
+                let streams = self.member.ledger().streams();
+                let held = streams.filter(|(_, state)| state.holder.is_some());
+                let named = held.map(|(key, state)| (key.clone(), state));
+                let _ = answer.send(named.take(max).collect());
+            }
             Input::Change { change, answer } => self.change(change, answer),
             Input::Leave => self.member.start_leaving(),
         }
@@ -382,6 +388,9 @@ impl Driver {
             committed: status.log.commit.0,
             applied: status.log.applied.0,
             members,
+            counts: Some(counts(self.member.ledger().counts())),
+            queued: status.waiting as u64,
+            attached: self.edges.len() as u64,
             ..v1::ClusterStatus::default()
         }
     }
@@ -475,6 +484,17 @@ fn refusal(why: Refusal) -> Status {
             Status::invalid_argument("what was proposed is no command of this edge")
         }
         Refusal::TooMany => Status::resource_exhausted("more than an edge may ask for"),
+    }
+}
+
+fn counts(counts: ledger::Counts) -> v1::Counts {
+    v1::Counts {
+        edges: counts.edges as u64,
+        sessions: counts.sessions as u64,
+        objects: counts.objects as u64,
+        object_bytes: counts.object_bytes as u64,
+        streams: counts.streams as u64,
+        instances: counts.instances as u64,
     }
 }
 

@@ -51,6 +51,11 @@ pub(crate) struct Party {
 }
 
 impl Claims {
+    /// Names that nobody holds and that are remembered.
+    pub(crate) fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
     /// Puts back what a snapshot holds; `None` if it could not have come to be.
     pub(crate) fn restored(names: BTreeMap<StreamKey, Name>, floor: Epoch) -> Option<Self> {
         let mut claims = Self {

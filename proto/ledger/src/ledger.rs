@@ -42,6 +42,23 @@ pub struct Ledger {
     pub(crate) instances: Instances,
 }
 
+/// How much of everything there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Registered edges.
+    pub edges: usize,
+    /// Sessions that are remembered.
+    pub sessions: usize,
+    /// SharedObjects.
+    pub objects: usize,
+    /// What they weigh, in bytes.
+    pub object_bytes: usize,
+    /// Streams that somebody publishes.
+    pub streams: usize,
+    /// Application instances that have a home.
+    pub instances: usize,
+}
+
 impl Ledger {
     /// Before the first entry.
     #[must_use]
@@ -113,6 +130,19 @@ impl Ledger {
     #[must_use]
     pub fn applied(&self) -> LogIndex {
         self.applied
+    }
+
+    /// How much of everything there is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            edges: self.edges.len(),
+            sessions: self.sessions.all().len(),
+            objects: self.objects.len(),
+            object_bytes: self.weight,
+            streams: self.claims.all().len() - self.claims.ended(),
+            instances: self.homes.table.len(),
+        }
     }
 
     /// What somebody must be told who has this much of an object; `None` if there is no

@@ -50,7 +50,7 @@ pub mod wire;
 pub use command::{Command, Proposal, Request};
 pub use effect::{Answer, Applied, Effect};
 pub use leases::Leases;
-pub use ledger::Ledger;
+pub use ledger::{Counts, Ledger};
 pub use name::LogName;
 pub use replica::Replica;
 pub use watchers::Watchers;

@@ -102,6 +102,10 @@ impl Session {
                 }
                 Ok(())
             }
+            Body::Load(load) => {
+                self.hub.heard_of(self.link, &life.edge, load);
+                Ok(())
+            }
         }
     }
 
