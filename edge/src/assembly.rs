@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::datagram::{self, Door};
 use crate::link::LinkSetup;
 use crate::metrics::{self, Figures};
+use crate::peers::{self, Peers};
 use crate::shard::{self, Datagrams, Settings, ShardHandle, ToShard, Ways};
 use crate::shared::{self, Shared};
 use crate::status::Operators;
@@ -263,12 +264,15 @@ impl Edge {
             publish_timeout: config.publish.timeout,
             streams: config.limits.streams.div_ceil(count),
             objects: Arc::new(config.objects.clone()),
+            developer_key: config.rtmfp.developer_key.clone().map(Arc::new),
             session,
             figures: figures.clone(),
         };
+        let (peers, peers_inbox) = peers::inbox();
         let ways = Ways {
             upstream: asks,
             shared: shared.clone(),
+            peers,
         };
         let permits = Permits::new(
             config.limits.connections,
@@ -320,6 +324,11 @@ impl Edge {
             )
             .run(),
         );
+        let policy = config.rtmfp.peers;
+        let at = addresses.clone();
+        let peers = Peers::new(policy, peers_inbox, shards.clone(), setup.clone(), at);
+        peers.watch(&metrics);
+        tasks.spawn(peers.run());
         let sources = Sources {
             asks: receiver,
             news: heard,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::EdgeId;
-use node::config::{Invalid, Validate};
+use node::config::{Invalid, Secret, Validate};
 use serde::{Deserialize, Serialize};
 
 /// The configuration of an edge. Every key has a default but `origins`.
@@ -66,6 +66,24 @@ pub struct Listen {
 pub struct Rtmfp {
     /// Whether they may come.
     pub enabled: bool,
+    /// Who is told of a client of this edge that wants to talk with it directly.
+    pub peers: Introductions,
+    /// What clients must bring when they connect: as an argument of `connect`, as a part of the
+    /// path of their URL, or as `developerKey` in its query. Absent asks for nothing.
+    pub developer_key: Option<Secret>,
+}
+
+/// Which peers are told of one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Introductions {
+    /// Whoever knows a peer's ID is introduced to it.
+    #[default]
+    All,
+    /// Only clients of the same instance of an application are.
+    SameApp,
+    /// Nobody is.
+    None,
 }
 
 /// RTMPS certificates.
@@ -207,7 +225,11 @@ impl Default for Listen {
 
 impl Default for Rtmfp {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            peers: Introductions::default(),
+            developer_key: None,
+        }
     }
 }
 
@@ -309,6 +331,11 @@ impl Validate for Config {
                 let value = node::config::format_duration(value);
                 return Err(Invalid::new(key, value, "at most one day"));
             }
+        }
+        let empty = |key: &Secret| key.expose().is_empty();
+        if self.rtmfp.developer_key.as_ref().is_some_and(empty) {
+            let expected = "a key, or none at all";
+            return Err(Invalid::new("rtmfp.developer_key", "''", expected));
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(Invalid::new(

@@ -4,6 +4,7 @@
 //! has room again, or until a deadline. Media is written by the shard's walk
 //! ([`Connection::pump_from_walk`]) without waking it.
 
+mod admission;
 mod objects;
 mod publishing;
 mod state;
@@ -339,6 +340,9 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         for role in std::mem::take(&mut state.streams).into_values() {
             state.drop_role(self, shard, role);
+        }
+        if let Wire::Flows(flows) = &state.carrier {
+            flows.leave(shard);
         }
         if state.objects.spoke() {
             shard

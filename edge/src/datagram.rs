@@ -18,10 +18,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rtmfp::crypto::identity::Identity;
+use rtmfp::crypto::identity::{Discriminator, Fingerprint, Identity};
 use rtmfp::crypto::{Entropy, Group};
 use rtmfp::endpoint::{self, Endpoint, Event, Output, SessionId};
-use rtmfp::session::Session;
+use rtmfp::session::{self, Session};
 use rtmfp::startup::Cookies;
 use tokio::sync::Notify;
 use tokio_rustls::rustls::crypto::SecureRandom;
@@ -32,6 +32,7 @@ use self::socket::{Batch, Room, Socket};
 use crate::accept::{Permit, Permits};
 use crate::connection::Connection;
 use crate::limits::FLOW_QUEUE;
+use crate::peers::{Hello, Introduce, Seat, ToPeers};
 use crate::shard::Shard;
 use crate::upstream::sleep_until;
 
@@ -192,6 +193,12 @@ impl Door {
         self.wake.notify_one();
     }
 
+    /// Where the far end of a session is.
+    fn far(&self, session: SessionId) -> Option<SocketAddr> {
+        let mut endpoint = self.endpoint.borrow_mut();
+        endpoint.session_mut(session).map(|it| it.far())
+    }
+
     fn take(&self, from: SocketAddr, datagram: &mut [u8], shard: &Shard) {
         let mut endpoint = self.endpoint.borrow_mut();
         if let Some(other) = endpoint.other_index(datagram) {
@@ -233,19 +240,73 @@ impl Door {
 
     fn act(self: &Rc<Self>, event: Event, shard: &Rc<Shard>) {
         match event {
-            Event::Opened { session, far, .. } => self.opened(session, far, shard),
+            Event::Opened {
+                session,
+                far,
+                fingerprint,
+                ..
+            } => self.opened(session, (far, fingerprint), shard),
             Event::Session { session, event } => {
+                if let session::Event::Moved { to, .. } = event {
+                    let seat = seat(shard, session);
+                    shard.ways.peers.send(ToPeers::Moved { seat, to });
+                }
                 let client = self.clients.borrow().get(&session).cloned();
                 if let Some(client) = client {
                     client.flow_event(shard, event);
                 }
             }
-            // We begin no sessions, and do not know where peers are.
-            Event::OpenFailed { .. } | Event::Introduce { .. } => {}
+            Event::Introduce {
+                target,
+                from,
+                tag,
+                room,
+                ..
+            } => {
+                shard.ways.peers.send(ToPeers::Hello(Hello {
+                    shard: shard.handle.index(),
+                    target,
+                    from,
+                    tag,
+                    room,
+                }));
+            }
+            // We begin no sessions.
+            Event::OpenFailed { .. } => {}
         }
     }
 
-    fn opened(self: &Rc<Self>, session: SessionId, peer: SocketAddr, shard: &Rc<Shard>) {
+    /// Tells one who asked where a peer is, or a peer of who asked.
+    pub(crate) fn introduce(&self, what: Introduce) {
+        let mut endpoint = self.endpoint.borrow_mut();
+        match what {
+            Introduce::Redirect { hello, addresses } => {
+                let Hello {
+                    from, tag, room, ..
+                } = hello;
+                endpoint.redirect(from, &tag, &addresses, room, Instant::now());
+            }
+            Introduce::Forward {
+                session,
+                target,
+                from,
+                tag,
+            } => {
+                let target = Discriminator::canonical(&target);
+                for address in from {
+                    endpoint.forward(session, &target, address, &tag);
+                }
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn opened(
+        self: &Rc<Self>,
+        session: SessionId,
+        (peer, id): (SocketAddr, Fingerprint),
+        shard: &Rc<Shard>,
+    ) {
         let permit = match self.permits.take(peer.ip()) {
             Ok(permit) if shard.takes_clients() => permit,
             refused => {
@@ -266,11 +327,19 @@ impl Door {
             .wrapping_add(1_442_695_040_888_963_407);
         self.seed.set(seed);
         let client = shard.welcome(Guest {
-            flows: Flows::new(self.clone(), session),
+            flows: Flows::new(self.clone(), session, id),
             peer,
             permit,
             seed,
         });
         self.clients.borrow_mut().insert(session, client);
+    }
+}
+
+/// Where a session is, for those outside the shard.
+fn seat(shard: &Shard, session: SessionId) -> Seat {
+    Seat {
+        shard: shard.handle.index(),
+        session,
     }
 }

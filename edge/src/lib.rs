@@ -9,6 +9,7 @@
 //! * `accept` hands sockets to shards; a shard is a thread that owns its
 //!   connections whole, so that nothing of a connection is locked.
 //! * `datagram` is RTMFP: a socket and an endpoint per shard, and flows for its clients.
+//! * `peers` introduces clients that came by RTMFP to one another, at whichever edges they are.
 //! * `connection` drives one client: bytes to the carrier, messages to the session, events
 //!   to publish and play.
 //! * `publish` numbers a publisher's frames, keeps a replay and sends them to the owner.
@@ -29,6 +30,7 @@ pub mod limits;
 mod link;
 mod metrics;
 mod outbox;
+mod peers;
 mod play;
 mod publish;
 pub mod route;

@@ -54,3 +54,49 @@ pub const FLOW_QUEUE: usize = 1024 * 1024;
 /// Datagrams that came to another shard than their session's and wait to be taken. A client
 /// whose address changed sends some dozen at once.
 pub const STRAYS_MAX: usize = 1024;
+
+/// Hellos for peers that one address may send in a second. A client that joins a group asks
+/// for some twenty peers at once, and there may be several behind one address translator.
+pub const SOURCE_RATE: u32 = 100;
+
+/// Hellos that are handed to one peer in a second. Whoever is left out asks again, and a
+/// peer that everybody wants at once could not answer more.
+pub const PEER_RATE: u32 = 32;
+
+/// Those of one address for one peer: an initiator asks again after 1.5 s, and nobody is to use up
+/// alone what a peer is told.
+pub const PAIR_RATE: u32 = 8;
+
+/// Senders, and peers, whose hellos are counted at a time. A shard hears a thousand such hellos
+/// in a second at most, and who has sent none for a second is forgotten.
+pub const PEERS_RATED_MAX: usize = 1 << 16;
+
+/// Addresses of who asks that a peer is told: where it was seen, and the first it reports of
+/// itself. The peer answers each, and anybody's address may be reported.
+pub const FORWARDED_ADDRESSES_MAX: usize = 4;
+
+// All hellos of a second may come at once.
+const _: () =
+    assert!(PEER_RATE as usize * FORWARDED_ADDRESSES_MAX <= rtmfp::limits::OWNERS_CHUNKS_MAX);
+
+/// Peers that are being looked for at origins. An answer takes some milliseconds.
+pub const SEEKS_MAX: usize = 1024;
+
+/// How long an origin has to say where a peer is before another is asked. Between them lie
+/// two ways through a network of the cluster's own; who asks does so again after 1.5 s.
+pub const SEEK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long it is believed that a peer is nowhere. Less than the 1.5 s after which a client
+/// asks again.
+pub const ABSENT_TIME: Duration = Duration::from_millis(500);
+
+/// Peers of whom that is remembered.
+pub const ABSENT_MAX: usize = 4096;
+
+/// How often an origin is told of what changed, so that a client that changes again and again
+/// costs no more than others. Much less than the two seconds in which a change must be known.
+pub const PEERS_PACE: Duration = Duration::from_millis(20);
+
+/// Peers that an origin is told of in one message.
+pub const PEERS_BATCH: usize = 256;
+const _: () = assert!(PEERS_BATCH <= fabric::limits::PEER_NEWS_MAX);

@@ -29,6 +29,7 @@ use crate::connection::{self, Connection};
 use crate::datagram::{Door, Guest};
 use crate::limits::{INBOX_BATCH, STRAYS_MAX};
 use crate::metrics::{Counts, Figures};
+use crate::peers;
 use crate::play::LocalChannel;
 use crate::shared;
 use crate::upstream::{Ask, sleep_until};
@@ -54,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) streams: usize,
     /// SharedObjects.
     pub(crate) objects: Arc<crate::config::Objects>,
+    /// What clients that come by datagrams must bring, if anything.
+    pub(crate) developer_key: Option<Arc<node::config::Secret>>,
     /// Session timeouts and limits.
     pub(crate) session: session::ServerSetup,
     /// What is counted.
@@ -70,6 +73,8 @@ pub(crate) struct Ways {
     pub(crate) upstream: mpsc::UnboundedSender<Ask>,
     /// The replicated log.
     pub(crate) shared: shared::Handle,
+    /// Who is where, of those who came by datagrams.
+    pub(crate) peers: peers::Handle,
 }
 
 /// A shard's own state.
@@ -322,6 +327,11 @@ impl Shard {
             } => {
                 if let Some(connection) = self.client(client) {
                     connection.called(self, call, result);
+                }
+            }
+            ToShard::Introduce(what) => {
+                if let Some(door) = &self.door {
+                    door.introduce(what);
                 }
             }
             ToShard::Dismiss(client) => {

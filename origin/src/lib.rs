@@ -9,6 +9,7 @@
 //! * [`stream`] is the machine that decides: one stream, its publisher, what is kept of
 //!   it, its subscribers. It is synchronous and has the time as an argument.
 //! * [`hub`] holds all of them and the bounds on all of them together.
+//! * [`directory`] knows which RTMFP peer is at which edge, as far as edges say so.
 //! * [`log`] keeps the replicated log on disk, and [`raft`] is this origin's seat in the
 //!   cluster: the shell around the machine that decides who holds which name.
 //! * [`service`] is what edges call: per link, one task reads, and the response is written
@@ -32,6 +33,7 @@
 
 pub mod config;
 pub mod counters;
+pub mod directory;
 mod flags;
 pub mod hub;
 pub mod limits;
@@ -379,6 +381,7 @@ impl Origin {
             desk,
             seat,
             mut lead,
+            metrics: figures,
             ..
         } = self;
         if let Some(tls) = tls {
@@ -400,12 +403,15 @@ impl Origin {
         let mut sitting = JoinSet::new();
         sitting.spawn(seat.run(stopped.draining()));
 
+        let board = service::peers::Board::default();
+        metrics::of_directory(&figures, board.clone());
         let grpc = node::link::server(&config.link)
             .layer(node::telemetry::Extract)
             .add_service(service::media::Service::server(
                 id.clone(),
                 Arc::clone(&hub),
             ))
+            .add_service(service::peers::Service::server(board.clone()))
             .add_service(service::shared::Service::server(desk.clone()))
             .add_service(service::raft::Service::server(desk.clone()))
             .add_service(service::cluster::Service::server(desk.clone()))
@@ -431,6 +437,8 @@ impl Origin {
             hub.drain();
             let _ = tokio::time::timeout(config.drain_grace, hub.until_unpublished()).await;
             hub.close_links();
+            tracing::info!(peers = ?board.counts(), "the directory of peers closes");
+            board.close();
             stopped.start();
         };
         let mut sat = None;

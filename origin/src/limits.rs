@@ -111,3 +111,21 @@ const _: () = assert!(QUANTUM > 0 && QUANTUM <= fabric::BATCH_BYTES);
 /// over. The log takes a path of its own between an edge and its origin and may be the
 /// faster; a link that is a second late is measured in lost viewers by other rules.
 pub const LAST_FRAMES_GRACE: Duration = Duration::from_secs(1);
+
+/// RTMFP peers that an origin knows of: thirty edges with as many clients as they may have. An
+/// entry has some 300 bytes, so all of them have 150 MB.
+pub const PEERS_MAX: usize = 500_000;
+
+/// Those of one edge: four times as many clients as an edge takes by its own default.
+pub const PEERS_PER_EDGE: usize = 64_000;
+
+/// Introductions that edges were asked for and have not answered. They answer in some
+/// milliseconds.
+pub const INTRODUCTIONS_MAX: usize = 4096;
+
+/// How long such an answer is waited for. Who asked gives up before.
+pub const INTRODUCTION_TIME: Duration = Duration::from_secs(1);
+
+/// Messages about peers that wait for one edge to read them. What finds no room is not said:
+/// who wants to talk with a peer asks again.
+pub const PEERS_QUEUE: usize = 1024;

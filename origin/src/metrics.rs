@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use crate::hub::Hub;
 use crate::log::worker::Timing;
 use crate::raft::{Desk, Lead};
+use crate::service::peers::Board;
 
 /// How long the disk takes.
 pub(crate) fn timing(metrics: &Metrics) -> Timing {
@@ -176,5 +177,28 @@ pub(crate) fn of_raft(metrics: &Metrics, desk: &Desk, lead: &watch::Receiver<Lea
             }
             weight.set(level(counts.object_bytes));
         }
+    });
+}
+
+/// What edges ask of the directory of peers.
+pub(crate) fn of_directory(metrics: &Metrics, board: Board) {
+    let shown = metrics.counters(
+        "selvage_directory_lookups_total",
+        "Peers that edges asked for, those that were found and told, those at no edge, \
+         introductions handed to edges, and peers left out because there were too many.",
+        &["what"],
+    );
+    metrics.on_scrape(move || {
+        let counted = board.counts();
+        for (what, counted) in [
+            ("asked", counted.lookups),
+            ("hit", counted.hits),
+            ("miss", counted.misses),
+            ("forwarded", counted.forwarded),
+            ("left_out", counted.left_out),
+        ] {
+            catch_up(&shown.with_label_values(&[what]), counted);
+        }
+        std::future::ready(())
     });
 }

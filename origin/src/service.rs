@@ -2,5 +2,6 @@
 
 pub(crate) mod cluster;
 pub mod media;
+pub(crate) mod peers;
 pub(crate) mod raft;
 pub(crate) mod shared;

@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "fabric/v1/shared.proto",
             "fabric/v1/raft.proto",
             "fabric/v1/cluster.proto",
+            "fabric/v1/peers.proto",
         ],
         ["proto"],
     )?;

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use rtmfp::crypto::Group;
-use rtmfp::crypto::identity::{Discriminator, Identity};
+use rtmfp::crypto::identity::{Discriminator, Fingerprint, Identity};
 use rtmfp::endpoint::{Config, Endpoint, Event, Output, SessionId};
 use rtmfp::flow::{Options, Priority, ReceiveId, SendId};
 use rtmfp::session;
@@ -31,6 +31,8 @@ pub struct Datagrams {
     /// By stream and type of message.
     sending: BTreeMap<(u32, u8), SendId>,
     messages: VecDeque<Message>,
+    /// Sessions with others than the server: who, and where.
+    peers: Vec<(Fingerprint, SocketAddr)>,
     closed: bool,
     transaction: f64,
 }
@@ -44,19 +46,32 @@ impl Datagrams {
     /// # Errors
     /// When nobody answers or the application is refused.
     pub fn connect(addr: SocketAddr, app: &str) -> io::Result<Self> {
+        Self::connect_as(Self::identity()?, addr, app, &[])
+    }
+
+    /// Somebody whom nobody has met.
+    ///
+    /// # Errors
+    /// When there is no port.
+    pub fn identity() -> io::Result<Identity> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        Identity::ephemeral(&[Group::Modp1024], false, None, &mut chance(&socket)?)
+            .map_err(io::Error::other)
+    }
+
+    /// As [`Self::connect`], as somebody, with arguments behind the command object.
+    ///
+    /// # Errors
+    /// When nobody answers or the application is refused.
+    pub fn connect_as(
+        identity: Identity,
+        addr: SocketAddr,
+        app: &str,
+        args: &[Amf],
+    ) -> io::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         let now = Instant::now();
-        let mut seed = u64::from(socket.local_addr()?.port()) ^ u64::from(std::process::id()) << 16;
-        let mut chance = move |out: &mut [u8]| {
-            for byte in out {
-                seed = seed
-                    .wrapping_mul(6_364_136_223_846_793_005)
-                    .wrapping_add(1_442_695_040_888_963_407);
-                *byte = seed.to_be_bytes()[0];
-            }
-        };
-        let identity = Identity::ephemeral(&[Group::Modp1024], false, None, &mut chance)
-            .map_err(io::Error::other)?;
+        let chance = chance(&socket)?;
         let cookies = Cookies::new([1; 32], now);
         let mut config = Config::new(identity);
         config.begin.0 = Group::Modp1024;
@@ -71,6 +86,7 @@ impl Datagrams {
             receiving: BTreeMap::new(),
             sending: BTreeMap::new(),
             messages: VecDeque::new(),
+            peers: Vec::new(),
             closed: false,
             transaction: 0.0,
         };
@@ -81,7 +97,9 @@ impl Datagrams {
             ("tcUrl".into(), Amf::text(&url)),
             ("objectEncoding".into(), Amf::Number(0.0)),
         ]);
-        client.call(0, "connect", &[object])?;
+        let mut values = vec![object];
+        values.extend(args.iter().cloned());
+        client.call(0, "connect", &values)?;
         Ok(client)
     }
 
@@ -178,6 +196,41 @@ impl Datagrams {
         Ok(())
     }
 
+    /// Who it is to its peers.
+    pub fn peer_id(&self) -> Fingerprint {
+        *self.endpoint.identity().fingerprint()
+    }
+
+    /// Where it is.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Says where it can be reached.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub fn set_peer_info(&mut self, addresses: &[SocketAddr]) -> io::Result<()> {
+        let mut args = vec![Amf::Null];
+        args.extend(addresses.iter().map(|at| Amf::text(&at.to_string())));
+        self.command(0, "setPeerInfo", 0.0, &args)
+    }
+
+    /// Begins to open a session with a peer that somebody at `via` may know.
+    pub fn seek(&mut self, peer: &Fingerprint, via: SocketAddr) {
+        let discriminator = Discriminator::canonical(peer);
+        self.endpoint.open(&discriminator, &[via], Instant::now());
+    }
+
+    /// Where a peer is with whom it has a session.
+    pub fn is_talking_with(&self, peer: &Fingerprint) -> Option<SocketAddr> {
+        let found = self.peers.iter().find(|(id, _)| id == peer);
+        found.map(|(_, at)| *at)
+    }
+
     /// Lets the session do what it has to do, for so long.
     ///
     /// # Errors
@@ -240,7 +293,8 @@ impl Datagrams {
         loop {
             match self.endpoint.poll_output(Instant::now(), &mut buffer) {
                 Output::Transmit { to, len } => {
-                    self.socket.send_to(&buffer[..len], to)?;
+                    // Where a peer says it is there may be no way to; that is a loss like others.
+                    let _ = self.socket.send_to(&buffer[..len], to);
                 }
                 Output::Event(event) => self.act(event),
                 Output::Timeout(due) => return Ok(due),
@@ -250,16 +304,24 @@ impl Datagrams {
 
     fn act(&mut self, event: Event) {
         let event = match event {
-            Event::Opened { session, .. } => {
-                self.session = Some(session);
+            Event::Opened {
+                session,
+                far,
+                fingerprint,
+                ..
+            } => {
+                if self.session.is_some() {
+                    self.peers.push((fingerprint, far));
+                }
+                self.session.get_or_insert(session);
                 return;
             }
-            Event::Session { event, .. } => event,
+            Event::Session { session, event } if Some(session) == self.session => event,
             Event::OpenFailed { .. } => {
-                self.closed = true;
+                self.closed |= self.session.is_none();
                 return;
             }
-            Event::Introduce { .. } => return,
+            Event::Session { .. } | Event::Introduce { .. } => return,
         };
         match event {
             session::Event::FlowOpened { flow, metadata, .. } => {
@@ -291,4 +353,21 @@ impl Datagrams {
             | session::Event::Moved { .. } => {}
         }
     }
+}
+
+/// Numbers that are not the same for two clients of a test.
+fn chance(socket: &UdpSocket) -> io::Result<impl FnMut(&mut [u8]) + Send + use<>> {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH);
+    let nanos = u64::from(since.map_or(0, |since| since.subsec_nanos()));
+    let port = u64::from(socket.local_addr()?.port());
+    let mut seed = port ^ u64::from(std::process::id()) << 16 ^ nanos << 32;
+    Ok(move |out: &mut [u8]| {
+        for byte in out {
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            *byte = seed.to_be_bytes()[0];
+        }
+    })
 }

@@ -14,9 +14,9 @@ use session::{
 };
 use tracing::{Span, debug, info, info_span};
 
-use super::Connection;
 use super::objects::Objects;
 use super::wire::Wire;
+use super::{Connection, admission};
 use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX};
 use crate::outbox::Outbox;
 use crate::play::{LocalChannel, Next, Viewer};
@@ -303,9 +303,18 @@ impl State {
         match event {
             Event::Connect { request, connect } => {
                 debug!(client = own.number, at = %connect.at, flash = connect.flash_ver, "connect");
+                if let (Wire::Flows(_), Some(key)) = (&self.carrier, &shard.settings.developer_key)
+                    && !admission::brings(&connect, key.expose())
+                {
+                    let refusal = admission::refusal();
+                    return self.reply(request, Reply::Refuse(refusal), now);
+                }
                 self.carrier.begin(shard.settings.chunk_size);
                 self.begin_objects(&connect, shard);
                 self.reply(request, Reply::Accept, now);
+                if let Wire::Flows(flows) = &self.carrier {
+                    flows.enter(shard, &connect.at);
+                }
             }
             Event::Object(request) => self.ask_object(own, shard, request, now),
             Event::Resume {
@@ -412,6 +421,11 @@ impl State {
             Event::Finished { stream } => {
                 if let Some(role) = self.streams.remove(&stream) {
                     self.drop_role(own, shard, role);
+                }
+            }
+            Event::PeerInfo { addresses } => {
+                if let Wire::Flows(flows) = &self.carrier {
+                    flows.report(shard, addresses);
                 }
             }
             Event::Closed { reason } => self.end(Ending::Session(reason)),

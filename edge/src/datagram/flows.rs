@@ -3,10 +3,13 @@
 //! Which message goes into which flow is [`rtmfp::tc::flows`]; here is how long media are
 //! worth sending. Media are not read from their cursor while a message waits for its flow.
 
+use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use model::{Class, Frame, MediaTime};
+use model::{AppInstance, Class, Frame, MediaTime};
+use rtmfp::crypto::identity::Fingerprint;
 use rtmfp::endpoint::SessionId;
 use rtmfp::session::Event;
 use rtmfp::tc;
@@ -14,7 +17,9 @@ use rtmfp::tc::flows::Over;
 use rtmp::{Message, StreamId};
 
 use super::Door;
+use crate::peers::{Report, ToPeers};
 use crate::play::message_kind;
+use crate::shard::Shard;
 
 /// How long a picture that no other needs is worth sending. Who sees it later than this sees
 /// it after its time.
@@ -49,16 +54,25 @@ pub(crate) struct Flows {
     door: Rc<Door>,
     session: SessionId,
     inner: tc::flows::Flows,
+    /// The client's peer ID.
+    id: Fingerprint,
+    /// Peers that ask for it are introduced.
+    entered: Cell<bool>,
+    /// Where it says it is itself.
+    report: Report,
     /// Packets that had come when the client was last found alive.
     packets: u64,
 }
 
 impl Flows {
-    pub(super) fn new(door: Rc<Door>, session: SessionId) -> Self {
+    pub(super) fn new(door: Rc<Door>, session: SessionId, id: Fingerprint) -> Self {
         Self {
             door,
             session,
             inner: tc::flows::Flows::server(),
+            id,
+            entered: Cell::new(false),
+            report: Report::default(),
             packets: 0,
         }
     }
@@ -66,6 +80,38 @@ impl Flows {
     /// Which session it is.
     pub(crate) fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// The client is connected to an application: who asks for its peer ID is introduced.
+    pub(crate) fn enter(&self, shard: &Shard, at: &AppInstance) {
+        let Some(observed) = self.door.far(self.session) else {
+            return;
+        };
+        self.entered.set(true);
+        shard.ways.peers.send(ToPeers::Came {
+            seat: super::seat(shard, self.session),
+            id: self.id,
+            // The name alone leaves the virtual host out.
+            app: format!("{}/{at}", at.vhost.as_str()),
+            observed,
+        });
+    }
+
+    /// The client says where it is itself.
+    pub(crate) fn report(&self, shard: &Shard, addresses: Vec<SocketAddr>) {
+        if self.entered.get() && self.report.say(addresses) {
+            let seat = super::seat(shard, self.session);
+            let report = self.report.clone();
+            shard.ways.peers.send(ToPeers::Reported { seat, report });
+        }
+    }
+
+    /// The client is gone, or as good as gone.
+    pub(crate) fn leave(&self, shard: &Shard) {
+        if self.entered.replace(false) {
+            let seat = super::seat(shard, self.session);
+            shard.ways.peers.send(ToPeers::Left(seat));
+        }
     }
 
     /// Bytes that have no room in their flows.

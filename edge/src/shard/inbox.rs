@@ -14,6 +14,7 @@ use super::PublicationId;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
 use crate::link::{Grant, LinkId};
+use crate::peers::Introduce;
 
 /// What the edge tells a shard.
 pub(crate) enum ToShard {
@@ -124,6 +125,8 @@ pub(crate) enum ToShard {
         /// How.
         result: CallResult,
     },
+    /// Clients that came by datagrams are to be introduced.
+    Introduce(Introduce),
     /// So much of what this client numbers itself waits that it must come back.
     Dismiss(SubscriberId),
     /// Somebody scrapes: add up what was counted, and say how the shard stands.

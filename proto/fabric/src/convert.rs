@@ -40,6 +40,13 @@ pub enum Invalid {
         /// Bytes it has.
         len: usize,
     },
+    /// A field has a length that it may not have.
+    Length {
+        /// The field, as `Message.field`.
+        field: &'static str,
+        /// Bytes it has.
+        len: usize,
+    },
     /// An enumeration's value that does not exist.
     Enumeration {
         /// The field, as `Message.field`.
@@ -64,6 +71,7 @@ impl fmt::Display for Invalid {
                 f,
                 "Frame.payload has {len} bytes, at most {FRAME_PAYLOAD_MAX} are allowed"
             ),
+            Self::Length { field, len } => write!(f, "{field} has {len} bytes, which it may not"),
             Self::Enumeration { field, value } => {
                 write!(f, "{field}: {value} is no value of the enumeration")
             }

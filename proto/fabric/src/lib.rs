@@ -9,6 +9,7 @@
 //! * [`credit`]: the arithmetic of the credits that bound what is under way for each
 //!   publication and subscription of a link.
 //! * [`limits`]: the sizes both sides rely upon.
+//! * [`peers`]: who wants to talk with whom, checked in the same way.
 //! * [`status`]: why a link ended, as a gRPC status and back.
 //!
 //! ```text
@@ -24,9 +25,10 @@
 //!    │  Credit ────────────────────────────▶   │
 //! ```
 //!
-//! Beside the media there are three more services: `Shared` carries the replicated state
-//! to edges, `Raft` the log between origins, and `Cluster` is for people who run them. What
-//! their messages hold is opaque here; the `.proto` files say why.
+//! Beside the media there are more services: `Shared` carries the replicated state to edges,
+//! `Raft` the log between origins, and `Cluster` is for people who run them. What their
+//! messages hold is opaque here; the `.proto` files say why. `Peers` tells origins which edge
+//! holds which RTMFP peer, and carries introductions between edges.
 //!
 //! A frame's payload is never copied by the conversions:
 //!
@@ -51,6 +53,7 @@
 pub mod convert;
 pub mod credit;
 pub mod limits;
+pub mod peers;
 pub mod status;
 
 /// What is generated from `proto/fabric/v1/*.proto`; the comments are there.

@@ -1,5 +1,7 @@
 //! Sizes that both sides of a link rely upon, each with its reason.
 
+use std::time::Duration;
+
 /// Bytes of payload that may be under way for one publication or subscription when the
 /// reader names no other figure.
 ///
@@ -65,3 +67,23 @@ pub const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
 /// Bytes of one message between origins. An entry has at most half a megabyte, and a message
 /// that is sent anew holds as many as fit into one.
 pub const RAFT_MESSAGE_MAX: usize = 4 << 20;
+
+/// Addresses that a peer may report of itself; what it reports beyond is left out.
+pub const PEER_ADDRESSES_MAX: usize = 16;
+
+/// Bytes of the name of an instance of an application, in an introduction: three names of 255
+/// bytes each, and what stands between them.
+pub const PEER_APP_MAX: usize = 1024;
+
+/// Bytes of what the answer to a hello repeats. Known clients send 16.
+pub const PEER_TAG_MAX: usize = 64;
+
+/// Peers in one message of news. Each has at most a few hundred bytes.
+pub const PEER_NEWS_MAX: usize = 1024;
+
+/// An edge that says nothing for this long holds no peers any more. Its introductions would
+/// come to nothing, and its peers are to be found elsewhere within two seconds.
+pub const PEERS_SILENCE: Duration = Duration::from_millis(1500);
+
+/// How often an edge says that it is there: a late message does not cost it its peers.
+pub const PEERS_ALIVE: Duration = Duration::from_millis(400);

@@ -62,9 +62,12 @@ pub const RECEIVE_FLOWS_ENDED_MAX: usize = 1024;
 /// message of the greatest length beside what a few flows buffer.
 pub const RECEIVED_MAX: usize = 32 << 20;
 
-/// Pings that wait for their reply to go out, and chunks of the owner's that wait. A peer
-/// has no more than a few under way.
+/// Pings that wait for their reply to go out. A peer has no more than a few under way.
 pub const CONTROL_MAX: usize = 8;
+
+/// Chunks of the owner's that wait to go out: hellos for a peer that many want to talk with
+/// at once, of some 80 bytes each. Who is left out asks again.
+pub const OWNERS_CHUNKS_MAX: usize = 128;
 
 /// Packets of an open session that are put together from fragments at a time. None are
 /// expected: fragments are for startup (RFC 7016 §3.4).

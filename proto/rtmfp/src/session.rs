@@ -400,7 +400,7 @@ impl Session {
     /// `chunk` has its header. Says whether there is room for it.
     pub fn send_chunk(&mut self, chunk: Bytes) -> bool {
         let room = self.state == State::Open
-            && self.control.len() < limits::CONTROL_MAX
+            && self.control.len() < limits::OWNERS_CHUNKS_MAX
             && chunk.len() + crate::packet::HEADER_MAX <= self.config.packet_max;
         if room {
             self.control.push_back(chunk);

@@ -1,6 +1,7 @@
 //! An accepted connection: NetConnection's commands and the streams by number.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use amf::Value;
@@ -12,7 +13,7 @@ use crate::command::{Command, whole};
 use crate::connect::session_id;
 use crate::error::{Error, Misbehaviour};
 use crate::event::{Capabilities, Event, Notice, Reply, RequestId};
-use crate::limits::{METHOD_NAME_MAX, RESUME_NEXT_MAX, STREAMS_MAX};
+use crate::limits::{METHOD_NAME_MAX, PEER_ADDRESSES_MAX, RESUME_NEXT_MAX, STREAMS_MAX};
 use crate::name;
 use crate::outbox::Outbox;
 use crate::ping::{Due, Ping};
@@ -177,7 +178,10 @@ impl Connection {
             "createStream" => self.create_stream(stream, command, out),
             "deleteStream" => self.delete_stream(stream, command, out, requests),
             // Of no meaning over RTMP, or answers to what we did not ask.
-            "initStream" | "setPeerInfo" | "close" | "_result" | "_error" | "onStatus" => {}
+            "initStream" | "close" | "_result" | "_error" | "onStatus" => {}
+            "setPeerInfo" => out.event(Event::PeerInfo {
+                addresses: peer_addresses(command),
+            }),
             "FCPublish" => {
                 announce(stream, command, out, "onFCPublish", Code::PublishStart);
             }
@@ -352,6 +356,14 @@ fn call(stream: StreamId, command: &Command, out: &mut Outbox, requests: &mut Re
         name: command.name.clone(),
         args: command.args.clone(),
     });
+}
+
+/// `ip:port` or `[ip]:port` each. What is neither is left out, as a peer may report names of
+/// its own network.
+fn peer_addresses(command: &Command) -> Vec<SocketAddr> {
+    let texts = command.args.iter().filter_map(Value::as_str);
+    let addresses = texts.filter_map(|text| text.parse().ok());
+    addresses.take(PEER_ADDRESSES_MAX).collect()
 }
 
 /// `selvage.resume(session, next)`: 32 hexadecimal digits and a number from 1.

@@ -4,6 +4,8 @@
 //! messages). Whatever can only be decided elsewhere leaves as an [`Event`] with a
 //! [`RequestId`] and comes back as a [`Reply`].
 
+use std::net::SocketAddr;
+
 use amf::Value;
 use model::{AppInstance, Frame, SessionId, StreamKey};
 use rtmp::{Message, StreamId};
@@ -107,6 +109,13 @@ pub enum Event {
         session: SessionId,
         /// The number of what it asks next; from 1.
         next: u64,
+    },
+    /// `setPeerInfo` (RFC 7425 §5.3.4): where the peer says it can be reached by other
+    /// peers, in place of what it said before. It wants no answer.
+    PeerInfo {
+        /// Those of its addresses that can be read, no more than
+        /// [`PEER_ADDRESSES_MAX`](crate::limits::PEER_ADDRESSES_MAX).
+        addresses: Vec<SocketAddr>,
     },
     /// The session is over: write what is queued, then close the connection.
     Closed {

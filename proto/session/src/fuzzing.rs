@@ -16,7 +16,9 @@ use rtmp::{Message, MessageKind, StreamId};
 use self::input::{Input, command};
 use crate::error::Error;
 use crate::event::{Event, Notice, ObjectEncoding, Output, Reply, RequestId};
-use crate::limits::{OBJECTS_PER_CLIENT_MAX, OPEN_CALLS_MAX, STREAMS_MAX, WAITING_MESSAGES_MAX};
+use crate::limits::{
+    OBJECTS_PER_CLIENT_MAX, OPEN_CALLS_MAX, PEER_ADDRESSES_MAX, STREAMS_MAX, WAITING_MESSAGES_MAX,
+};
 use crate::object::{Bounds, ObjectMessage};
 use crate::server::{ServerSession, ServerSetup};
 
@@ -262,6 +264,7 @@ impl Books {
                 self.ask(request, Question::Call);
             }
             Event::Call { request: None, .. } | Event::Resume { request: None, .. } => {}
+            Event::PeerInfo { addresses } => assert!(addresses.len() <= PEER_ADDRESSES_MAX),
             Event::Object(asked) => {
                 assert!(!asked.asks.is_empty(), "nothing is asked of an object");
             }

@@ -77,6 +77,10 @@ pub const OBJECT_VALUE_DEPTH_MAX: usize = 32;
 /// given up and sent anew: an object's largest size, so a whole object always fits.
 pub const COLLAPSE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Addresses that a peer may report of itself: those of a machine with many interfaces, each
+/// in both families.
+pub const PEER_ADDRESSES_MAX: usize = 16;
+
 /// The largest number that a client may resume from: beyond it the doubles of AMF are
 /// not exact.
 pub const RESUME_NEXT_MAX: u64 = 1 << 53;

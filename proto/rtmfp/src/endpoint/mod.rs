@@ -375,22 +375,20 @@ impl Endpoint {
         }
     }
 
-    /// Forwards a hello to the peer it is for, over its session. Says whether it could.
+    /// Forwards a hello to the peer it is for, over its session, which is to answer it at
+    /// `reply`. Says whether it could.
     pub fn forward(
         &mut self,
         held: SessionId,
         discriminator: &[u8],
-        from: SocketAddr,
+        reply: Address,
         tag: &[u8],
     ) -> bool {
         let mut buffer = [0; limits::DATAGRAM_MAX];
         let mut out = Writer::new(&mut buffer);
         let chunk = Chunk::ForwardedHello(ForwardedHello {
             discriminator,
-            reply: Address {
-                at: from,
-                origin: Origin::Observed,
-            },
+            reply,
             tag,
         });
         let written = chunk.write(&mut out).is_ok();

@@ -268,7 +268,11 @@ fn two_peers_are_introduced() {
     let addresses = end.addresses_of(held);
     assert_eq!(addresses[0].at, at(6000));
     end.redirect(from, &tag, &addresses, room, now);
-    assert!(end.forward(held, &Discriminator::canonical(&wanted), from, &tag));
+    let reply = Address {
+        at: from,
+        origin: Origin::Observed,
+    };
+    assert!(end.forward(held, &Discriminator::canonical(&wanted), reply, &tag));
     world.settle();
     assert_eq!(world.opened(a).len(), 2, "{:?}", world.events);
     assert_eq!(world.opened(b).len(), 2);

@@ -503,6 +503,7 @@ fn show_event(event: &Event) -> String {
             let request = request.map_or("-".into(), |r| format!("#{}", r.0));
             format!("Resume {request} {session} at {next}")
         }
+        Event::PeerInfo { addresses } => format!("PeerInfo {addresses:?}"),
         Event::Closed { reason } => format!("Closed {reason:?}"),
     }
 }
