@@ -6,6 +6,7 @@ mod dev;
 mod exit;
 mod operate;
 mod pace;
+mod peer;
 mod play;
 mod progress;
 mod publish;
@@ -43,6 +44,9 @@ enum Command {
     Status(operate::Status),
     Publish(publish::Flags),
     Play(play::Flags),
+    /// Talk with others directly, by RTMFP.
+    #[command(subcommand)]
+    Peer(peer::Command),
     /// Watch, read and write shared objects.
     #[command(subcommand)]
     So(so::Command),
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Status(flags) => operate::status(&flags),
         Command::Publish(flags) => publish::main(&flags),
         Command::Play(flags) => play::main(&flags),
+        Command::Peer(command) => peer::main(&command),
         Command::So(command) => so::main(&command),
         Command::Bench(command) => bench::main(&command),
     }

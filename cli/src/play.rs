@@ -14,7 +14,7 @@ use tokio::time::timeout_at;
 use self::recording::{Placed, Recording};
 use crate::exit::{self, Failure};
 use crate::progress::Progress;
-use crate::remote::{Remote, seconds};
+use crate::remote::{Remote, seconds, tell_fallback};
 
 /// Play a stream, and write it to an FLV file if one is named.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,8 +42,9 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
 
 async fn run(flags: &Flags) -> Result<(), Failure> {
     let target = flags.remote.target()?;
-    let options = flags.remote.options(Options::player());
+    let options = flags.remote.options(Options::player())?;
     let mut player = Player::open(&target, &options).await?;
+    tell_fallback(player.connection());
     let mut sink = Sink::open(flags.output.as_deref())?;
     let outcome = tokio::select! {
         outcome = receive(flags, &mut player, &mut sink) => outcome,

@@ -1,7 +1,7 @@
 //! `selvage publish`: an FLV file becomes a live stream.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use rtmp::MessageKind;
 use crate::exit::{self, Failure};
 use crate::pace::{Pace, Timeline};
 use crate::progress::Progress;
-use crate::remote::Remote;
+use crate::remote::{Remote, tell_fallback};
 
 /// Publish an FLV file as a live stream.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,9 +38,10 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
 
 async fn run(flags: &Flags) -> Result<(), Failure> {
     let target = flags.remote.target()?;
-    let mut tags = Tags::open(flags)?;
-    let options = flags.remote.options(Options::publisher());
+    let mut tags = Tags::open(&flags.file)?;
+    let options = flags.remote.options(Options::publisher())?;
     let mut publisher = Publisher::open(&target, &options).await?;
+    tell_fallback(publisher.connection());
     let outcome = tokio::select! {
         outcome = send_all(flags, &mut tags, &mut publisher) => outcome,
         interrupted = exit::interrupted() => interrupted,
@@ -112,7 +113,7 @@ fn message(tag: &Tag) -> Option<(MessageKind, Bytes)> {
 }
 
 /// The tags of a file, read piece by piece.
-struct Tags {
+pub(crate) struct Tags {
     path: PathBuf,
     file: std::fs::File,
     reader: Reader,
@@ -122,8 +123,8 @@ struct Tags {
 }
 
 impl Tags {
-    fn open(flags: &Flags) -> Result<Self, Failure> {
-        let path = flags.file.clone();
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let path = path.to_owned();
         let file = std::fs::File::open(&path).map_err(|source| Failure::File {
             path: path.display().to_string(),
             source,
@@ -139,7 +140,7 @@ impl Tags {
         })
     }
 
-    fn next(&mut self) -> Result<Option<Tag>, Failure> {
+    pub(crate) fn next(&mut self) -> Result<Option<Tag>, Failure> {
         loop {
             let path = || self.path.display().to_string();
             let tag = self.reader.handle_bytes(&mut self.input);
@@ -164,7 +165,7 @@ impl Tags {
     }
 
     /// Begins again; false if there is nothing to repeat.
-    fn restart(&mut self) -> Result<bool, Failure> {
+    pub(crate) fn restart(&mut self) -> Result<bool, Failure> {
         use std::io::Seek;
         self.file.rewind().map_err(|source| Failure::File {
             path: self.path.display().to_string(),

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use client::{Options, Target, Trust};
+use client::{Connection, Fallback, Options, Target, Trust};
 
 use crate::exit::Failure;
 
 /// Where to connect and what to accept there.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Remote {
-    /// rtmp://host[:port]/app[/instance]/stream[?query], or rtmps://. The application is the
-    /// first segment, or the first two when there are three or more; the rest is the stream.
+    /// rtmp://host[:port]/app[/instance]/stream[?query], or rtmps://, rtmfp://, rtmfps://. The
+    /// application is the first segment, or the first two when there are three or more; the
+    /// rest is the stream.
     #[arg(value_name = "URL")]
     url: String,
     /// The application, where the address does not say it by the rule above.
@@ -20,6 +21,10 @@ pub(crate) struct Remote {
     /// The stream, where the address does not say it by the rule above.
     #[arg(long)]
     stream: Option<String>,
+    /// Where to go when datagrams do not get through (rtmfp, rtmfps); otherwise the same host
+    /// and port, by rtmp or rtmps.
+    #[arg(long, value_name = "URL")]
+    fallback: Option<String>,
     /// Accept any certificate (rtmps).
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
@@ -44,16 +49,32 @@ impl Remote {
         Ok(target)
     }
 
-    pub(crate) fn options(&self, options: Options) -> Options {
+    pub(crate) fn options(&self, options: Options) -> Result<Options, Failure> {
+        let fallback = match &self.fallback {
+            Some(url) => Fallback::To(url.parse().map_err(client::Error::Url)?),
+            None => Fallback::SameHost,
+        };
         let trust = match &self.ca {
             Some(file) => Trust::File(file.clone()),
             None if self.insecure => Trust::Anything,
             None => Trust::WellKnown,
         };
-        Options {
+        Ok(Options {
             trust,
+            fallback,
             ..options.with_patience(self.patience)
-        }
+        })
+    }
+}
+
+/// Says on standard error when a connection is not of the kind that was asked for.
+#[allow(clippy::print_stderr, reason = "what a command line has to say")]
+pub(crate) fn tell_fallback(connection: &Connection) {
+    if let Some(fell) = connection.fell_back() {
+        eprintln!(
+            "selvage: no RTMFP ({}), connected to {} instead",
+            fell.why, fell.to
+        );
     }
 }
 

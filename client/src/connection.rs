@@ -1,23 +1,31 @@
 //! One connection: a socket, a carrier and a session, driven together.
 
+mod datagrams;
 mod dial;
+mod line;
 mod pipe;
+mod wire;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use amf::Value;
-use rtmp::{Carrier, Message, MessageKind, StreamId, UserControl};
+use rtmfp::endpoint::Endpoint;
+use rtmp::{Message, MessageKind, StreamId, UserControl};
 use session::client::{CallId, Closed, Event, Output, PlayRequest, Welcome};
 use session::{ClientSession, PublishMode};
 use tokio::time::timeout;
 
-use self::pipe::{Moved, Pipe, Reading};
+use self::datagrams::Datagrams;
+use self::pipe::{Moved, Reading};
+use self::wire::Wire;
 use crate::limits::EVENTS_WAITING_MAX;
-use crate::{Error, Options, Player, Publisher, Target, Transport};
+use crate::peers::Peers;
+use crate::{Error, Options, PeerId, Player, Publisher, Scheme, Target, Transport};
 
 /// A connection whose `connect` was accepted.
 ///
@@ -26,8 +34,9 @@ use crate::{Error, Options, Player, Publisher, Target, Transport};
 /// to do by [`Connection::session`], and then await [`Connection::next_event`] or
 /// [`Connection::flush`].
 pub struct Connection {
-    pipe: Pipe,
-    carrier: Carrier,
+    wire: Wire,
+    scheme: Scheme,
+    fell_back: Option<Box<FellBack>>,
     session: ClientSession,
     events: VecDeque<(Event, Instant)>,
     over: Option<Over>,
@@ -36,6 +45,15 @@ pub struct Connection {
     heard: Instant,
     patience: Duration,
     encoder_manners: bool,
+}
+
+/// Why a connection is not by datagrams, though its address asked for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FellBack {
+    /// Where it is connected to instead.
+    pub to: Target,
+    /// What became of the datagrams.
+    pub why: String,
 }
 
 /// Why nothing more will come.
@@ -49,14 +67,33 @@ pub(crate) enum Over {
 }
 
 impl Connection {
-    /// Connects to the host, over TLS if the target says so, and waits until `connect` is
-    /// accepted.
+    /// Connects to the host, in the way that the target says, and waits until `connect` is
+    /// accepted. Where datagrams do not get through it goes another way, as
+    /// [`Options::fallback`] says, and [`Self::fell_back`] tells.
     ///
     /// # Errors
     /// Says which step failed.
     pub async fn open(target: &Target, options: &Options) -> Result<Self, Error> {
-        let io = dial::dial(target, options).await?;
-        Self::over(io, target, options).await
+        if target.scheme.without_datagrams().is_none() {
+            let io = dial::dial(target, options).await?;
+            return Self::over(io, target, options).await;
+        }
+        let addrs = dial::resolve(target).await?;
+        let error = match Datagrams::open(target, &addrs, options).await {
+            Ok(datagrams) => {
+                let wire = Wire::Flows(Box::new(datagrams));
+                return Self::begin(wire, target, options).await;
+            }
+            Err(error) => error,
+        };
+        let Some(to) = options.fallback_of(target) else {
+            return Err(error);
+        };
+        let io = dial::dial(&to, options).await?;
+        let mut connection = Self::over(io, &to, options).await?;
+        let why = error.to_string();
+        connection.fell_back = Some(Box::new(FellBack { to, why }));
+        Ok(connection)
     }
 
     /// As [`Self::open`], over something that is connected already. The target only says
@@ -71,10 +108,15 @@ impl Connection {
     ) -> Result<Self, Error> {
         // The seed fills the random parts of the handshake and guards no secret.
         let seed = RandomState::new().hash_one(target.host.as_str());
+        Self::begin(Wire::chunks(io, seed), target, options).await
+    }
+
+    async fn begin(wire: Wire, target: &Target, options: &Options) -> Result<Self, Error> {
         let session = ClientSession::new(&options.setup_for(target), Instant::now())?;
         let mut connection = Self {
-            pipe: Pipe::new(io),
-            carrier: Carrier::client(seed),
+            wire,
+            scheme: target.scheme,
+            fell_back: None,
             session,
             events: VecDeque::new(),
             over: None,
@@ -96,7 +138,12 @@ impl Connection {
             })
             .await??;
         connection.welcome = Some(welcome);
-        connection.carrier.set_chunk_size(options.chunk_size);
+        connection.wire.set_chunk_size(options.chunk_size);
+        if let Wire::Flows(datagrams) = &mut connection.wire {
+            // It completes the handshake (RFC 7425 §5.3.3).
+            let reported = datagrams.reported().into_iter().map(Value::from);
+            connection.session.notify("setPeerInfo", reported)?;
+        }
         Ok(connection)
     }
 
@@ -234,16 +281,28 @@ impl Connection {
     /// Writes until no more than `rest` bytes wait.
     pub(crate) async fn flush_to(&mut self, rest: usize) -> Result<(), Error> {
         self.collect();
-        while self.pipe.unsent() > rest || (rest == 0 && self.pipe.is_unflushed()) {
+        while self.wire.unsent() > rest || (rest == 0 && self.wire.is_unflushed()) {
             self.progress().await?;
         }
         Ok(())
     }
 
-    /// How many bytes wait to be sent.
+    /// How many bytes wait to be sent; of RTMFP, to be acknowledged.
     pub fn unsent(&mut self) -> usize {
         self.collect();
-        self.pipe.unsent()
+        self.wire.unsent()
+    }
+
+    /// How it is carried.
+    #[must_use]
+    pub const fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Why it is not by datagrams, though its address asked for them.
+    #[must_use]
+    pub fn fell_back(&self) -> Option<&FellBack> {
+        self.fell_back.as_deref()
     }
 
     /// What the server said when it accepted `connect`.
@@ -257,7 +316,7 @@ impl Connection {
     pub fn ping(&mut self, stamp: u32) {
         self.collect();
         let ping = Message::user_control(UserControl::PingRequest(stamp));
-        self.carrier.write_message(&ping);
+        self.wire.write_message(&ping);
     }
 
     /// How many pings were answered.
@@ -272,10 +331,10 @@ impl Connection {
         self.heard
     }
 
-    /// Bytes received so far, the handshake among them.
+    /// Bytes received so far, the handshake of RTMP among them.
     #[must_use]
     pub fn bytes_received(&self) -> u64 {
-        self.carrier.bytes_received()
+        self.wire.bytes_received()
     }
 
     /// Says goodbye for every stream, sends all that waits and closes the connection.
@@ -283,7 +342,6 @@ impl Connection {
     /// # Errors
     /// Why it could not be done in good order; the connection is closed anyway.
     pub async fn close(mut self) -> Result<(), Error> {
-        self.session.close();
         timeout(self.patience, self.last_words())
             .await
             .map_err(|_| Error::Timeout {
@@ -292,14 +350,56 @@ impl Connection {
             })?
     }
 
-    /// Drops the connection without a word; TCP is reset.
+    /// Drops the connection without a word; TCP is reset, and a session of RTMFP ended.
     pub fn close_abruptly(mut self) {
-        self.pipe.abandon();
+        self.wire.abandon();
     }
 
     async fn last_words(&mut self) -> Result<(), Error> {
+        if let Wire::Flows(_) = self.wire {
+            // The goodbye must not overtake what was sent in other flows.
+            let sent = self.flush().await;
+            if sent.is_err() {
+                return sent;
+            }
+        }
+        self.session.close();
         self.collect();
-        self.pipe.finish().await.map_err(Error::Io)
+        self.wire.finish().await.map_err(Error::Io)
+    }
+
+    /// Who we are to peers (`nearID`). None without RTMFP.
+    #[must_use]
+    pub fn near_id(&self) -> Option<PeerId> {
+        match &self.wire {
+            Wire::Chunks(_) => None,
+            Wire::Flows(datagrams) => Some(datagrams.near_id()),
+        }
+    }
+
+    /// Who the server is (`farID`). None without RTMFP.
+    #[must_use]
+    pub fn far_id(&self) -> Option<PeerId> {
+        match &self.wire {
+            Wire::Chunks(_) => None,
+            Wire::Flows(datagrams) => Some(datagrams.far_id()),
+        }
+    }
+
+    /// Does something about peers; where the server is goes along. None without RTMFP.
+    pub(crate) fn with_peers<T>(
+        &mut self,
+        act: impl FnOnce(&mut Peers, &mut Endpoint, &[SocketAddr]) -> T,
+    ) -> Option<T> {
+        match &mut self.wire {
+            Wire::Chunks(_) => None,
+            Wire::Flows(datagrams) => Some(datagrams.with_peers(act)),
+        }
+    }
+
+    fn peer_events(&mut self) -> usize {
+        self.with_peers(|peers, _, _| peers.events())
+            .unwrap_or_default()
     }
 
     /// Waits for an event; others keep their place in the queue.
@@ -380,12 +480,13 @@ impl Connection {
 
     async fn move_bytes(&mut self) -> Result<(), Over> {
         let deadline = self.session.deadline();
-        let reading = if self.events.len() < EVENTS_WAITING_MAX {
+        let waiting = self.events.len() + self.peer_events();
+        let reading = if waiting < EVENTS_WAITING_MAX {
             Reading::Wanted
         } else {
             Reading::Paused
         };
-        let moved = poll_fn(|cx| self.pipe.poll_move(cx, reading));
+        let moved = poll_fn(|cx| self.wire.poll_move(cx, reading));
         let moved = match deadline {
             None => moved.await,
             Some(at) => match tokio::time::timeout_at(at.into(), moved).await {
@@ -396,23 +497,18 @@ impl Connection {
                 }
             },
         };
-        match moved {
-            Ok(Moved::Read) => {
-                self.heard = Instant::now();
-                self.carrier
-                    .handle_bytes(self.pipe.input())
-                    .map_err(Over::Carrier)
-            }
-            Ok(Moved::Written) => Ok(()),
-            Ok(Moved::End) => Err(Over::Disconnected),
-            Err(error) => Err(Over::Io(error.kind(), error.to_string())),
+        match moved? {
+            Moved::Read => self.heard = Instant::now(),
+            Moved::Written => {}
+            Moved::End => return Err(Over::Disconnected),
         }
+        Ok(())
     }
 
-    /// Takes messages from the carrier through the session, and what they send back.
+    /// Takes messages from the wire through the session, and what they send back.
     fn collect(&mut self) {
         let now = Instant::now();
-        while let Some(message) = self.carrier.poll_message() {
+        while let Some(message) = self.wire.poll_message() {
             if is_pong(&message) {
                 self.pongs += 1;
             }
@@ -423,15 +519,13 @@ impl Connection {
             self.collect_session(now);
         }
         self.collect_session(now);
-        while let Some(bytes) = self.carrier.poll_transmit() {
-            self.pipe.queue(bytes);
-        }
+        self.wire.collect();
     }
 
     fn collect_session(&mut self, now: Instant) {
         while let Some(output) = self.session.poll_output() {
             match output {
-                Output::Message(message) => self.carrier.write_message(&message),
+                Output::Message(message) => self.wire.write_message(&message),
                 Output::Event(event) => {
                     if let Event::Closed { reason } = &event {
                         self.over.get_or_insert(Over::Session(reason.clone()));
@@ -459,7 +553,7 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
             .field("session", &self.session)
-            .field("unsent", &self.pipe.unsent())
+            .field("unsent", &self.wire.unsent())
             .field("events", &self.events.len())
             .field("over", &self.over)
             .finish_non_exhaustive()

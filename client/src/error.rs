@@ -88,6 +88,9 @@ pub enum Error {
     /// There is no such server.
     #[error("there is no server {0}")]
     NoServer(usize),
+    /// Peers are for connections by RTMFP.
+    #[error("the connection is not by RTMFP, which peers need")]
+    NoPeers,
     /// Nothing is published.
     #[error("nothing is published")]
     NotPublishing,
@@ -144,6 +147,7 @@ impl Error {
             | Self::Path(_)
             | Self::NoObject(_)
             | Self::NoServer(_)
+            | Self::NoPeers
             | Self::NotPublishing
             | Self::Overloaded(_)
             | Self::InUse(_) => Blame::Caller,
@@ -184,6 +188,7 @@ impl Error {
             | Self::Path(_)
             | Self::NoObject(_)
             | Self::NoServer(_)
+            | Self::NoPeers
             | Self::NotPublishing
             | Self::Overloaded(_)
             | Self::TlsSetup { .. }

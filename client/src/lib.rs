@@ -1,4 +1,4 @@
-//! An RTMP and RTMPS client on tokio: a [`Player`] that yields messages, a [`Publisher`] that
+//! An RTMP, RTMPS and RTMFP client on tokio: a [`Player`] that yields messages, a [`Publisher`] that
 //! takes them, shared objects, and several servers as one.
 //!
 //! The protocol lives in two pure machines, `rtmp::Carrier` (bytes to messages) and
@@ -9,6 +9,10 @@
 //!   socket ──bytes──▶ Carrier ──messages──▶ ClientSession ──events──▶ you
 //!          ◀──bytes──         ◀──messages──               ◀──calls───
 //! ```
+//!
+//! An address of the form `rtmfp://` takes the datagram carrier instead: the same messages
+//! travel in the flows of a session (`rtmfp::Endpoint`). Where nobody answers datagrams the
+//! client connects by a byte stream, and says so ([`Connection::fell_back`]).
 //!
 //! * No task is spawned and no thread is held for them: a [`Connection`] makes progress while one
 //!   of its methods is awaited, so hundreds of them in one process cost what their
@@ -43,6 +47,7 @@ pub mod limits;
 mod multi;
 mod net;
 mod options;
+mod peers;
 mod player;
 mod publisher;
 mod sync;
@@ -50,7 +55,7 @@ mod tls;
 mod transport;
 mod url;
 
-pub use connection::Connection;
+pub use connection::{Connection, FellBack};
 pub use error::{Blame, Error};
 pub use multi::{
     MultiConnection, MultiEvent, MultiEvents, MultiOptions, Need, ServerState, SetupStatus,
@@ -60,7 +65,8 @@ pub use net::{
     NetConnection, NetEvent, NetEvents, NetStream, NetStreamEvents, ObjectEvent, SharedObject,
     SharedObjectEvents, StreamEvent,
 };
-pub use options::{Options, Trust};
+pub use options::{Fallback, Options, Trust};
+pub use peers::{NotAPeerId, PeerId};
 pub use player::{Arrival, Ended, Item, Player};
 pub use publisher::Publisher;
 pub use session::client::{Closed, Event, PlayRequest, Rejection, Status};

@@ -29,3 +29,33 @@ pub const TURNS_MAX: usize = 16;
 /// Events that wait for the one who asked for them. When there are more, those behind
 /// wait in the connection ([`EVENTS_WAITING_MAX`]).
 pub const EVENTS_MAX: usize = 256;
+
+/// How long an RTMFP handshake may take before the client goes another way. Hellos are sent
+/// again after 1.5 seconds, so one may be lost; and what is left of three seconds is enough
+/// for a far server to accept a connection by TCP.
+pub const DATAGRAM_PATIENCE: Duration = Duration::from_millis(1800);
+
+/// Datagrams that are taken in before others get a turn.
+pub const DATAGRAMS_IN_A_ROW: usize = 64;
+
+/// The least interval at which a server may ask us to say that we are there: RFC 7425
+/// §5.3.4 has five seconds.
+pub const KEEPALIVE_MIN: Duration = Duration::from_secs(5);
+
+/// What may wait in one flow, in bytes: more than [`UNSENT_MAX`], which is what a publisher
+/// waits at.
+pub const FLOW_QUEUE: usize = 1024 * 1024;
+
+const _: () = assert!(FLOW_QUEUE > UNSENT_MAX);
+
+/// `maxPeerConnections` unless the program says otherwise, as Flash Player has it.
+pub const PEERS_MAX: usize = 8;
+
+/// Flows of peers that have not said what they want to play. Each says it at once.
+pub const ASKING_MAX: usize = 32;
+
+/// Streams that one connection has for peers, of ours and of theirs.
+pub const PEER_STREAMS_MAX: usize = 64;
+
+/// Configurations of one stream that peers who come late are told: a codec's for each track.
+pub const CONFIGS_MAX: usize = 16;

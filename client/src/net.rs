@@ -9,6 +9,7 @@
 //! All queues are bounded. A receiver that is not read holds up what comes behind it, and
 //! in the end the socket; one that is dropped holds up nothing.
 
+mod direct;
 mod object;
 mod stream;
 mod task;
@@ -25,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::task::{Task, Turn};
 use crate::connection::Over;
 use crate::limits::{EVENTS_MAX, TURNS_MAX};
-use crate::{Connection, Error, Options, Target};
+use crate::{Connection, Error, FellBack, Options, PeerId, Scheme, Target};
 
 pub use self::object::{ObjectEvent, SharedObject, SharedObjectEvents};
 pub use self::stream::{NetStream, NetStreamEvents, StreamEvent};
@@ -100,6 +101,12 @@ impl NetConnection {
             leave,
             over: Arc::clone(&over),
             welcome: connection.welcome().cloned().map(Arc::new),
+            carried: Arc::new(Carried {
+                scheme: connection.scheme(),
+                fell_back: connection.fell_back().cloned(),
+                near_id: connection.near_id(),
+                far_id: connection.far_id(),
+            }),
         };
         let task = Task::new(connection, sender, tap, Arc::clone(&over));
         tokio::spawn(task.run(inbox, left));
@@ -110,6 +117,41 @@ impl NetConnection {
     #[must_use]
     pub fn welcome(&self) -> Option<&Welcome> {
         self.desk.welcome.as_deref()
+    }
+
+    /// How it is carried (`NetConnection.protocol`).
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.desk.carried.scheme
+    }
+
+    /// Why it is not by datagrams, though its address asked for them.
+    #[must_use]
+    pub fn fell_back(&self) -> Option<&FellBack> {
+        self.desk.carried.fell_back.as_ref()
+    }
+
+    /// Who we are to peers (`NetConnection.nearID`). None without RTMFP.
+    #[must_use]
+    pub fn near_id(&self) -> Option<PeerId> {
+        self.desk.carried.near_id
+    }
+
+    /// Who the server is (`NetConnection.farID`). None without RTMFP.
+    #[must_use]
+    pub fn far_id(&self) -> Option<PeerId> {
+        self.desk.carried.far_id
+    }
+
+    /// Changes how many peer connections there may be (`maxPeerConnections`). Those that
+    /// there are stay.
+    ///
+    /// # Errors
+    /// [`Error::NoPeers`] without RTMFP, or why the connection failed.
+    pub async fn set_max_peer_connections(&self, max: usize) -> Result<(), Error> {
+        self.desk
+            .with(move |task| task.with_peers(|peers, _, _| peers.set_max(max)))
+            .await
     }
 
     /// Whether the connection has not ended yet.
@@ -232,6 +274,16 @@ pub(crate) struct Desk {
     leave: mpsc::UnboundedSender<Leave>,
     over: Arc<OnceLock<Over>>,
     welcome: Option<Arc<Welcome>>,
+    carried: Arc<Carried>,
+}
+
+/// How a connection is carried.
+#[derive(Debug)]
+struct Carried {
+    scheme: Scheme,
+    fell_back: Option<FellBack>,
+    near_id: Option<PeerId>,
+    far_id: Option<PeerId>,
 }
 
 /// Who is dropped.

@@ -8,6 +8,7 @@ use model::SessionId;
 use session::client::Setup;
 
 use crate::Target;
+use crate::limits::PEERS_MAX;
 
 /// How to connect, beside where to.
 #[derive(Clone, Debug)]
@@ -26,6 +27,24 @@ pub struct Options {
     /// The kernel's receive buffer, bytes; `None` leaves it to the kernel. A small one
     /// makes a slow viewer slow at once.
     pub receive_buffer: Option<u32>,
+    /// What to do where datagrams (`rtmfp`, `rtmfps`) do not get through.
+    pub fallback: Fallback,
+    /// How many peer connections there may be (`maxPeerConnections`); see
+    /// [`crate::NetStream::open_direct`].
+    pub peers_max: usize,
+}
+
+/// What to do where datagrams do not get through: nobody answers within
+/// [`DATAGRAM_PATIENCE`](crate::limits::DATAGRAM_PATIENCE), or the port is closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fallback {
+    /// Connect to the same host by a byte stream: [`Target::without_datagrams`].
+    #[default]
+    SameHost,
+    /// Connect there.
+    To(Target),
+    /// Fail.
+    Never,
 }
 
 /// Whose certificate is good enough.
@@ -62,6 +81,8 @@ impl Options {
             chunk_size: 4096,
             encoder_manners: true,
             receive_buffer: None,
+            fallback: Fallback::default(),
+            peers_max: PEERS_MAX,
         }
     }
 
@@ -86,12 +107,35 @@ impl Options {
         self
     }
 
+    /// With another place to go to where datagrams do not get through, or none.
+    #[must_use]
+    pub fn with_fallback(mut self, fallback: Fallback) -> Self {
+        self.fallback = fallback;
+        self
+    }
+
+    /// With another number of peer connections.
+    #[must_use]
+    pub const fn with_peers(mut self, max: usize) -> Self {
+        self.peers_max = max;
+        self
+    }
+
     /// With another patience.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self.setup.patience = patience;
         self
+    }
+
+    /// Where to go when datagrams do not get through to the target.
+    pub(crate) fn fallback_of(&self, target: &Target) -> Option<Target> {
+        match &self.fallback {
+            Fallback::SameHost => target.without_datagrams(),
+            Fallback::To(other) => Some(other.clone()),
+            Fallback::Never => None,
+        }
     }
 
     pub(crate) fn setup_for(&self, target: &Target) -> Setup {

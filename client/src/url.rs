@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a stream is: `rtmp://host[:port]/app[/instance]/stream[?query]`.
+/// Where a stream is: `rtmp://host[:port]/app[/instance]/stream[?query]`, or the same with
+/// `rtmps`, `rtmfp` or `rtmfps`.
 ///
 /// Nothing in an address says where the application ends and the stream's name begins.
 /// The rule is FFmpeg's, because addresses travel between the two:
@@ -21,7 +22,7 @@ use std::str::FromStr;
 /// [`Target::with_stream`] say it explicitly in code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Plain or over TLS.
+    /// How the bytes travel.
     pub scheme: Scheme,
     /// Host name or address; an IPv6 address without brackets.
     pub host: String,
@@ -40,6 +41,10 @@ pub enum Scheme {
     Rtmp,
     /// TLS over TCP.
     Rtmps,
+    /// Encrypted datagrams; [`Self::Rtmp`] where they do not get through.
+    Rtmfp,
+    /// Encrypted datagrams; [`Self::Rtmps`] where they do not get through.
+    Rtmfps,
 }
 
 impl Scheme {
@@ -47,7 +52,7 @@ impl Scheme {
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
-            Self::Rtmp => 1935,
+            Self::Rtmp | Self::Rtmfp | Self::Rtmfps => 1935,
             Self::Rtmps => 443,
         }
     }
@@ -58,14 +63,33 @@ impl Scheme {
         match self {
             Self::Rtmp => "rtmp",
             Self::Rtmps => "rtmps",
+            Self::Rtmfp => "rtmfp",
+            Self::Rtmfps => "rtmfps",
         }
+    }
+
+    /// What takes its place where datagrams do not get through. Nothing for one that is of
+    /// a byte stream already.
+    #[must_use]
+    pub const fn without_datagrams(self) -> Option<Self> {
+        match self {
+            Self::Rtmp | Self::Rtmps => None,
+            Self::Rtmfp => Some(Self::Rtmp),
+            Self::Rtmfps => Some(Self::Rtmps),
+        }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        [Self::Rtmp, Self::Rtmps, Self::Rtmfp, Self::Rtmfps]
+            .into_iter()
+            .find(|scheme| name.eq_ignore_ascii_case(scheme.as_str()))
     }
 }
 
 /// What is wrong with an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Neither `rtmp://` nor `rtmps://`.
+    /// None of `rtmp://`, `rtmps://`, `rtmfp://` and `rtmfps://`.
     #[error("'{0}' is not an address of the form rtmp://host/app/stream")]
     Scheme(String),
     /// No host.
@@ -128,6 +152,24 @@ impl Target {
         )
     }
 
+    /// The same place by a byte stream, for when datagrams do not get through: at the same
+    /// port, or at the usual one if the address names none. Nothing for an address that is
+    /// of a byte stream already.
+    #[must_use]
+    pub fn without_datagrams(&self) -> Option<Self> {
+        let scheme = self.scheme.without_datagrams()?;
+        let usual = self.port == self.scheme.default_port();
+        Some(Self {
+            scheme,
+            port: if usual {
+                scheme.default_port()
+            } else {
+                self.port
+            },
+            ..self.clone()
+        })
+    }
+
     /// The stream's name.
     ///
     /// # Errors
@@ -158,11 +200,10 @@ impl FromStr for Target {
     type Err = UrlError;
 
     fn from_str(url: &str) -> Result<Self, UrlError> {
-        let (scheme, rest) = match url.split_once("://") {
-            Some((name, rest)) if name.eq_ignore_ascii_case("rtmp") => (Scheme::Rtmp, rest),
-            Some((name, rest)) if name.eq_ignore_ascii_case("rtmps") => (Scheme::Rtmps, rest),
-            _ => return Err(UrlError::Scheme(url.to_owned())),
-        };
+        let (scheme, rest) = url
+            .split_once("://")
+            .and_then(|(name, rest)| Some((Scheme::of(name)?, rest)))
+            .ok_or_else(|| UrlError::Scheme(url.to_owned()))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = host_and_port(authority, scheme)?;
         let (app, stream) = app_and_stream(path);
@@ -325,6 +366,20 @@ mod tests {
             error("http://h/live/a"),
             UrlError::Scheme("http://h/live/a".into())
         );
+    }
+
+    #[test]
+    fn without_datagrams_it_is_the_same_place_by_a_byte_stream() {
+        let other = |url: &str| {
+            let target: Target = url.parse().unwrap();
+            target.without_datagrams().map(|target| target.to_string())
+        };
+        let is = |url: &str| Some(url.to_owned());
+        assert_eq!(other("rtmfp://h/live/a"), is("rtmp://h/live/a"));
+        assert_eq!(other("rtmfp://h:1936/live/a"), is("rtmp://h:1936/live/a"));
+        assert_eq!(other("rtmfps://h/live/a"), is("rtmps://h/live/a"));
+        assert_eq!(other("RTMFPS://h:7/live/a"), is("rtmps://h:7/live/a"));
+        assert_eq!(other("rtmp://h/live/a"), None);
     }
 
     #[test]

@@ -53,7 +53,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "client",
-        &["amf", "flv", "model", "node", "rtmp", "session"],
+        &["amf", "flv", "model", "node", "rtmfp", "rtmp", "session"],
     ),
     // Outside: sees everything.
     (

@@ -12,8 +12,8 @@ use crate::{Error, Options, Scheme, Target, Transport, tls};
 pub(super) async fn dial(target: &Target, options: &Options) -> Result<Box<dyn Transport>, Error> {
     // Before the network is bothered: a bad CA file is the caller's mistake.
     let tls = match target.scheme {
-        Scheme::Rtmp => None,
-        Scheme::Rtmps => Some(tls::connector(&options.trust)?),
+        Scheme::Rtmp | Scheme::Rtmfp => None,
+        Scheme::Rtmps | Scheme::Rtmfps => Some(tls::connector(&options.trust)?),
     };
     let patience = options.patience;
     let tcp = timeout(patience, tcp(target, options))
@@ -41,16 +41,28 @@ pub(super) async fn dial(target: &Target, options: &Options) -> Result<Box<dyn T
     Ok(Box::new(tls))
 }
 
-async fn tcp(target: &Target, options: &Options) -> Result<TcpStream, Error> {
-    let resolve = |source| Error::Resolve {
+/// The addresses of the target's host.
+pub(super) async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Error> {
+    let wrap = |source| Error::Resolve {
         host: target.host.clone(),
         source,
     };
     let addrs = lookup_host((target.host.as_str(), target.port))
         .await
-        .map_err(|source| resolve(Some(source)))?;
-    let mut failed = resolve(None);
-    for addr in addrs {
+        .map_err(|source| wrap(Some(source)))?;
+    let addrs: Vec<_> = addrs.collect();
+    if addrs.is_empty() {
+        return Err(wrap(None));
+    }
+    Ok(addrs)
+}
+
+async fn tcp(target: &Target, options: &Options) -> Result<TcpStream, Error> {
+    let mut failed = Error::Resolve {
+        host: target.host.clone(),
+        source: None,
+    };
+    for addr in resolve(target).await? {
         match connect(addr, options).await {
             Ok(stream) => return Ok(stream),
             Err(source) => failed = Error::Connect { addr, source },

@@ -9,11 +9,13 @@ use session::PublishMode;
 use session::client::{PlayRequest, Progress, Status};
 use tokio::sync::{mpsc, oneshot};
 
+use super::direct::data;
 use super::task::Task;
 use super::{Desk, Leave, NetConnection};
 use crate::connection::Over;
 use crate::limits::EVENTS_MAX;
-use crate::{Arrival, Error};
+use crate::peers::Peers;
+use crate::{Arrival, Error, PeerId};
 
 /// One message stream, to publish or to play on. It is deleted when the handle is dropped.
 #[derive(Debug)]
@@ -59,6 +61,67 @@ impl NetStream {
         Ok((Self { desk, stream }, events))
     }
 
+    /// Makes a stream that peers play from us, without a server on its way (`new
+    /// NetStream(nc, NetStream.DIRECT_CONNECTIONS)`). Publish on it, and send.
+    ///
+    /// `on_peer_connect` is asked whether a peer may play. Who may is told by the status
+    /// `NetStream.Connect.Success`, who goes by `NetStream.Connect.Closed`, both with the
+    /// peer's ID for a description. How many may is [`Options::peers_max`](crate::Options):
+    /// one for publishing, one for sending, one that is kept for who is connecting, and one
+    /// for each peer that plays from us or that we play from have to be fewer.
+    ///
+    /// # Errors
+    /// [`Error::NoPeers`] without RTMFP, too many streams, or why the connection failed.
+    pub async fn open_direct(
+        nc: &NetConnection,
+        on_peer_connect: impl FnMut(PeerId) -> bool + Send + 'static,
+    ) -> Result<(Self, NetStreamEvents), Error> {
+        let accept = Box::new(on_peer_connect);
+        Self::between_peers(nc, move |peers| peers.listen(accept)).await
+    }
+
+    /// Makes a stream to play a peer's (`new NetStream(nc, peerID)`), which the server
+    /// introduces to us. It is told by [`Self::play`] when the peer cannot be reached
+    /// (`NetStream.Connect.Failed`) or refuses (`NetStream.Connect.Rejected`), and by the
+    /// status `NetStream.Connect.Closed` when it goes later.
+    ///
+    /// # Errors
+    /// [`Error::NoPeers`] without RTMFP, too many streams, or why the connection failed.
+    pub async fn open_peer(
+        nc: &NetConnection,
+        peer: PeerId,
+    ) -> Result<(Self, NetStreamEvents), Error> {
+        Self::between_peers(nc, move |peers| peers.reach(peer)).await
+    }
+
+    async fn between_peers(
+        nc: &NetConnection,
+        make: impl FnOnce(&mut Peers) -> StreamId + Send + 'static,
+    ) -> Result<(Self, NetStreamEvents), Error> {
+        let desk = nc.desk().clone();
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let lane = Lane::new(sender);
+        let stream = desk
+            .with(move |task| task.open_between_peers(lane, make))
+            .await?;
+        let events = NetStreamEvents {
+            events,
+            over: Arc::clone(desk.over()),
+        };
+        Ok((Self { desk, stream }, events))
+    }
+
+    /// Who plays a stream of [`Self::open_direct`] (`NetStream.peerStreams`).
+    ///
+    /// # Errors
+    /// [`Error::NoPeers`] without RTMFP, or why the connection failed.
+    pub async fn peers(&self) -> Result<Vec<PeerId>, Error> {
+        let stream = self.stream;
+        self.desk
+            .with(move |task| task.with_peers(|peers, _, _| peers.players(stream)))
+            .await
+    }
+
     /// Publishes, and returns when the server says that it began. `name` may carry a type
     /// prefix and a query.
     ///
@@ -67,6 +130,9 @@ impl NetStream {
     pub async fn publish(&self, name: &str, mode: PublishMode) -> Result<(), Error> {
         let (name, stream) = (name.to_owned(), self.stream);
         self.begin("publish", &["NetStream.Publish.Start"], move |task| {
+            if task.publish_to_peers(stream, &name) {
+                return Ok(());
+            }
             Ok(task.session().publish(stream, &name, mode)?)
         })
         .await
@@ -80,6 +146,9 @@ impl NetStream {
         let (name, stream) = (name.to_owned(), self.stream);
         let codes = &["NetStream.Play.Start", "NetStream.Data.Start"];
         self.begin("play", codes, move |task| {
+            if task.play_from_peer(stream, &name) {
+                return Ok(());
+            }
             Ok(task.session().play(stream, &name, request)?)
         })
         .await
@@ -93,7 +162,13 @@ impl NetStream {
     pub async fn send_message(&self, message: Message) -> Result<(), Error> {
         let stream = self.stream;
         self.desk
-            .with(move |task| Ok(task.session().send(Message { stream, ..message })?))
+            .with(move |task| {
+                let message = Message { stream, ..message };
+                if task.send_to_peers(&message) {
+                    return Ok(());
+                }
+                Ok(task.session().send(message)?)
+            })
             .await
     }
 
@@ -109,7 +184,14 @@ impl NetStream {
     ) -> Result<(), Error> {
         let (stream, handler, args) = (self.stream, handler.to_owned(), Vec::from_iter(args));
         self.desk
-            .with(move |task| Ok(task.session().send_data(stream, time, &handler, args)?))
+            .with(move |task| {
+                if task.is_between_peers(stream) {
+                    let message = data(stream, time, &handler, args)?;
+                    task.send_to_peers(&message);
+                    return Ok(());
+                }
+                Ok(task.session().send_data(stream, time, &handler, args)?)
+            })
             .await
     }
 
@@ -131,7 +213,12 @@ impl NetStream {
     pub async fn close(&self) -> Result<(), Error> {
         let stream = self.stream;
         self.desk
-            .with(move |task| Ok(task.session().close_stream(stream)?))
+            .with(move |task| {
+                if task.close_between_peers(stream) {
+                    return Ok(());
+                }
+                Ok(task.session().close_stream(stream)?)
+            })
             .await
     }
 

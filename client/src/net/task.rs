@@ -18,6 +18,7 @@ use super::stream::Lane;
 use super::{Leave, NetEvent};
 use crate::connection::Over;
 use crate::limits::UNSENT_MAX;
+use crate::peers::PeerEvent;
 use crate::{Connection, Error};
 
 /// A piece of work that a handle gives to the task.
@@ -25,7 +26,7 @@ pub(crate) type Turn = Box<dyn FnOnce(&mut Task) + Send>;
 
 /// The connection and who waits for what of it.
 pub(crate) struct Task {
-    connection: Connection,
+    pub(super) connection: Connection,
     over: Arc<OnceLock<Over>>,
     events: mpsc::Sender<NetEvent>,
     tap: Option<mpsc::Sender<Box<ObjectMessage>>>,
@@ -184,9 +185,17 @@ impl Task {
         }
         while self.held.is_none() {
             let Some((event, at)) = self.connection.poll_event() else {
-                return;
+                break;
             };
             self.sort(event, at);
+        }
+        while self.held.is_none() {
+            let event = self.connection.with_peers(|peers, _, _| peers.poll_event());
+            match event.flatten() {
+                None => return,
+                Some(PeerEvent::Status { stream, status }) => self.stream_status(stream, status),
+                Some(PeerEvent::Message(message)) => self.stream_message(message, Instant::now()),
+            }
         }
     }
 
@@ -255,7 +264,8 @@ impl Task {
     fn let_go(&mut self, who: &Leave) {
         match who {
             Leave::Stream(stream) => {
-                if self.streams.remove(stream).is_some() {
+                let known = self.streams.remove(stream).is_some();
+                if known && !self.delete_between_peers(*stream) {
                     // It is ours as long as the session is not over, and then it is gone.
                     let _ = self.session().delete_stream(*stream);
                 }

@@ -307,6 +307,21 @@ impl Endpoint {
         (other != index).then_some(other)
     }
 
+    /// A session, to look at.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id.0).map(|entry| &entry.session)
+    }
+
+    /// Ends all sessions and attempts at once; see [`Session::abort`].
+    pub fn abort_all(&mut self) {
+        self.openings.clear();
+        for (id, entry) in &mut self.sessions {
+            entry.session.abort();
+            queue(&mut self.ready, *id, entry);
+        }
+    }
+
     /// A session, to do something with it.
     pub fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         let entry = self.sessions.get_mut(&id.0)?;
