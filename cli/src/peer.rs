@@ -269,11 +269,7 @@ impl Room {
 }
 
 /// Passes on what is heard on a stream, until there is nothing more.
-async fn listen(
-    peer: PeerId,
-    mut events: NetStreamEvents,
-    mouth: mpsc::Sender<(PeerId, Heard)>,
-) {
+async fn listen(peer: PeerId, mut events: NetStreamEvents, mouth: mpsc::Sender<(PeerId, Heard)>) {
     while let Ok(event) = events.next().await {
         if mouth.send((peer, Heard::Event(event))).await.is_err() {
             return;

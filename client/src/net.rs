@@ -150,7 +150,7 @@ impl NetConnection {
     /// [`Error::NoPeers`] without RTMFP, or why the connection failed.
     pub async fn set_max_peer_connections(&self, max: usize) -> Result<(), Error> {
         self.desk
-            .with(move |task| task.with_peers(|peers, _, _| peers.set_max(max)))
+            .with(move |task| task.with_peers(|peers, endpoint, _| peers.set_max(endpoint, max)))
             .await
     }
 

@@ -46,6 +46,12 @@ pub(crate) enum PeerEvent {
 /// The first number of a stream between peers, as Flash Player has it. Servers count from 1.
 const FIRST_STREAM: u32 = 2_000_001;
 
+/// The sessions of an endpoint that may have so many peer connections: there is one with the
+/// server, and there are some that are closing or have just come.
+pub(crate) const fn sessions_max(peers: usize) -> usize {
+    peers.saturating_add(8)
+}
+
 /// A session that nobody uses is closed after so long.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -106,8 +112,10 @@ impl Peers {
         }
     }
 
-    pub(crate) const fn set_max(&mut self, max: usize) {
+    /// Changes how many peer connections there may be. Those that there are stay.
+    pub(crate) const fn set_max(&mut self, endpoint: &mut Endpoint, max: usize) {
         self.max = max;
+        endpoint.set_sessions_max(sessions_max(max));
     }
 
     pub(crate) fn set_keepalive(&mut self, keepalive: Duration) {
@@ -241,7 +249,11 @@ impl Peers {
     /// Acts upon the time.
     pub(crate) fn handle_timeout(&mut self, endpoint: &mut Endpoint, now: Instant) {
         let late = |it: &Subscription| it.until.is_some_and(|until| until <= now);
-        let late: Vec<_> = self.subscriptions.iter().filter(|(_, it)| late(it)).collect();
+        let late: Vec<_> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, it)| late(it))
+            .collect();
         let late: Vec<_> = late.into_iter().map(|(stream, _)| *stream).collect();
         for stream in late {
             self.fail(endpoint, stream, "NetStream.Connect.Failed", now);
@@ -502,7 +514,10 @@ impl Peers {
         self.sessions.remove(&id);
         self.asking.retain(|(session, _), _| *session != id);
         self.receiving.retain(|(session, _), _| *session != id);
-        let gone = self.subscribers.keys().filter(|(session, _)| *session == id);
+        let gone = self
+            .subscribers
+            .keys()
+            .filter(|(session, _)| *session == id);
         for at in gone.copied().collect::<Vec<_>>() {
             self.drop_subscriber(endpoint, at, now);
         }

@@ -86,7 +86,10 @@ impl Introducer {
                 },
                 () = tokio::time::sleep_until(due.into()) => {}
             }
-            let all = self.clients.keys().filter_map(|id| self.endpoint.session(*id));
+            let all = self
+                .clients
+                .keys()
+                .filter_map(|id| self.endpoint.session(*id));
             let bytes: u64 = all.map(|session| session.stats().bytes_received).sum();
             self.received.store(bytes, Ordering::Relaxed);
         }
@@ -221,7 +224,11 @@ async fn two_talk_directly_and_the_server_carries_nothing() {
     assert_eq!(a.nc.far_id(), b.nc.far_id());
     let began = Instant::now();
     let (_stream, mut heard) = play(&b.nc, a.id()).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
     let who = until_told(&mut a.told, "NetStream.Connect.Success").await;
     assert_eq!(who.parse(), Ok(b.id()));
     assert_eq!(a.own.peers().await.unwrap(), [b.id()]);
@@ -311,10 +318,7 @@ async fn who_comes_late_is_given_the_configuration_and_begins_at_a_key_frame() {
 }
 
 /// A newcomer and all who are there play each other.
-async fn join(
-    room: &[Person],
-    new: &Person,
-) -> Result<Vec<(NetStream, NetStreamEvents)>, Error> {
+async fn join(room: &[Person], new: &Person) -> Result<Vec<(NetStream, NetStreamEvents)>, Error> {
     let mut streams = Vec::new();
     for other in room {
         streams.push(play(&new.nc, other.id()).await?);
@@ -352,5 +356,14 @@ async fn without_datagrams_there_are_no_peers() {
     let target: Target = format!("rtmfp://{addr}/chat").parse().unwrap();
     let patient = options(8).with_patience(Duration::from_millis(200));
     let error = NetConnection::connect(&target, &patient).await.unwrap_err();
-    assert!(matches!(error, Error::Timeout { step: "connect", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::Timeout {
+                step: "connect",
+                ..
+            }
+        ),
+        "{error}"
+    );
 }

@@ -19,7 +19,7 @@ use super::Over;
 use super::line::{Line, Woken, interface_to};
 use super::pipe::{Moved, Reading};
 use crate::limits::{CLOSE_PATIENCE, DATAGRAM_PATIENCE, DATAGRAMS_IN_A_ROW, KEEPALIVE_MIN};
-use crate::peers::Peers;
+use crate::peers::{Peers, sessions_max};
 use crate::{Error, Options, PeerId, Target};
 
 /// A connection's datagrams.
@@ -50,7 +50,7 @@ impl Datagrams {
                 source: Some(source),
             },
         };
-        let mut line = Line::new(SESSIONS_BESIDE + options.peers_max).map_err(failed)?;
+        let mut line = Line::new(sessions_max(options.peers_max)).map_err(failed)?;
         let url = Discriminator::server(target.tc_url().as_bytes());
         let opening = line.endpoint.open(&url, addrs, Instant::now());
         let mut hello = Hello {
@@ -212,10 +212,12 @@ impl Datagrams {
                 self.server_event(event);
                 true
             }
-            other => {
+            other @ (Event::Session { .. }
+            | Event::Opened { .. }
+            | Event::OpenFailed { .. }
+            | Event::Introduce { .. }) => {
                 let now = Instant::now();
-                self.peers
-                    .handle_event(&mut self.line.endpoint, other, now);
+                self.peers.handle_event(&mut self.line.endpoint, other, now);
                 false
             }
         }
@@ -246,9 +248,6 @@ impl Drop for Datagrams {
         self.line.hurry();
     }
 }
-
-/// Sessions beside those with peers: the one with the server, and some that are closing.
-const SESSIONS_BESIDE: usize = 8;
 
 /// An attempt to open a session.
 struct Hello<'a> {

@@ -27,9 +27,8 @@ impl Task {
         lane: Lane,
         make: impl FnOnce(&mut Peers) -> StreamId,
     ) -> Result<StreamId, Error> {
-        let stream = self.with_peers(|peers, _, _| {
-            (peers.streams() < PEER_STREAMS_MAX).then(|| make(peers))
-        })?;
+        let stream = self
+            .with_peers(|peers, _, _| (peers.streams() < PEER_STREAMS_MAX).then(|| make(peers)))?;
         let stream = stream.ok_or(Error::Overloaded("streams"))?;
         self.streams.insert(stream, lane);
         Ok(stream)
@@ -76,7 +75,10 @@ impl Task {
     }
 
     /// Whether something about peers was done. Without RTMFP there are none.
-    fn of_peers(&mut self, act: impl FnOnce(&mut Peers, &mut Endpoint, &[SocketAddr]) -> bool) -> bool {
+    fn of_peers(
+        &mut self,
+        act: impl FnOnce(&mut Peers, &mut Endpoint, &[SocketAddr]) -> bool,
+    ) -> bool {
         self.connection.with_peers(act).unwrap_or_default()
     }
 }

@@ -284,6 +284,11 @@ impl Endpoint {
         self.config.redirect = to;
     }
 
+    /// Changes how many sessions there may be. Those that there are stay.
+    pub const fn set_sessions_max(&mut self, max: usize) {
+        self.config.sessions_max = max;
+    }
+
     /// Begins to open a session with `discriminator`, which may be at any of `to`.
     pub fn open(&mut self, discriminator: &[u8], to: &[SocketAddr], now: Instant) -> OpeningId {
         let id = self.fresh_id();

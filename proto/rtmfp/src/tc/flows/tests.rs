@@ -37,6 +37,7 @@ impl Pair {
 
     fn settle(&mut self) {
         let mut buffer = [0; 1200];
+        // Each round is a packet from each side, or a quarter of a second.
         for _ in 0..1000 {
             let mut idle = true;
             for end in [CLIENT, SERVER] {
