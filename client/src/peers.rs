@@ -88,10 +88,19 @@ struct Subscription {
     peer: PeerId,
     name: Option<String>,
     opening: Option<OpeningId>,
+    /// The peer came to us meanwhile; it goes on when it has shown to be it.
+    waits: bool,
     session: Option<SessionId>,
     control: Option<SendId>,
     /// Until when it has to begin; none once it did.
     until: Option<Instant>,
+}
+
+impl Subscription {
+    /// Whether there is no session with the peer yet, and one is to come.
+    const fn is_looked_for(&self) -> bool {
+        self.waits || self.opening.is_some()
+    }
 }
 
 impl Peers {
@@ -156,6 +165,7 @@ impl Peers {
             peer,
             name: None,
             opening: None,
+            waits: false,
             session: None,
             control: None,
             until: None,
@@ -195,6 +205,7 @@ impl Peers {
         }
         self.leave(endpoint, stream, now);
         let held = self.session_with(endpoint, peer);
+        let comes = self.sessions.values().any(|it| it.id == peer);
         let Some(subscription) = self.subscriptions.get_mut(&stream) else {
             return false;
         };
@@ -202,6 +213,7 @@ impl Peers {
         subscription.until = Some(now + self.patience);
         match held {
             Some(session) => self.ask(endpoint, stream, session, now),
+            None if comes => subscription.waits = true,
             None => {
                 let wanted = Discriminator::canonical(&peer.0);
                 subscription.opening = Some(endpoint.open(&wanted, server, now));
@@ -325,6 +337,15 @@ impl Peers {
         self.sessions.insert(session, Peer { id, idle });
         if ours {
             self.ask_all(endpoint, session, id, now);
+        } else {
+            // One session is enough: a second one from the same address would end the first.
+            let wanted = self.subscriptions.values_mut();
+            for subscription in wanted.filter(|it| it.peer == id) {
+                if let Some(opening) = subscription.opening.take() {
+                    endpoint.cancel(opening);
+                    subscription.waits = true;
+                }
+            }
         }
         self.retire(now);
     }
@@ -332,18 +353,18 @@ impl Peers {
     /// Whether a peer is being looked for.
     fn wants(&self, peer: PeerId) -> bool {
         let mut all = self.subscriptions.values();
-        all.any(|it| it.peer == peer && it.opening.is_some())
+        all.any(|it| it.peer == peer && it.is_looked_for())
     }
 
     /// What waits for a session with this peer goes on in this one.
     fn ask_all(&mut self, endpoint: &mut Endpoint, session: SessionId, id: PeerId, now: Instant) {
-        let waiting = |it: &Subscription| it.peer == id && it.opening.is_some();
-        let waiting: Vec<_> = self
-            .subscriptions
-            .iter_mut()
-            .filter(|(_, it)| waiting(it))
-            .map(|(stream, it)| (*stream, it.opening.take()))
-            .collect();
+        let mut waiting = Vec::new();
+        for (stream, it) in &mut self.subscriptions {
+            if it.peer == id && it.is_looked_for() {
+                it.waits = false;
+                waiting.push((*stream, it.opening.take()));
+            }
+        }
         for (stream, opening) in waiting {
             if let Some(opening) = opening {
                 endpoint.cancel(opening);
@@ -543,6 +564,7 @@ impl Peers {
             return;
         };
         subscription.until = None;
+        subscription.waits = false;
         if let Some(opening) = subscription.opening.take() {
             endpoint.cancel(opening);
         }
@@ -559,7 +581,7 @@ impl Peers {
     fn count(&self) -> (Count, BTreeSet<PeerId>) {
         let subscribers = self.subscribers.values().map(|it| it.peer);
         let played = self.subscriptions.values().filter(|it| it.name.is_some());
-        let played = played.filter(|it| it.session.is_some() || it.opening.is_some());
+        let played = played.filter(|it| it.session.is_some() || it.is_looked_for());
         let peers: BTreeSet<_> = subscribers.chain(played.map(|it| it.peer)).collect();
         let count = Count {
             listening: self.listening.len(),

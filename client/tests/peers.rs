@@ -348,22 +348,3 @@ async fn the_sixth_of_a_chat_fails_with_the_usual_limit_and_comes_in_with_twelve
     streams.extend(join(&room, &sixth).await.unwrap());
     assert_eq!(sixth.own.peers().await.unwrap().len(), 5);
 }
-
-#[tokio::test]
-async fn without_datagrams_there_are_no_peers() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let target: Target = format!("rtmfp://{addr}/chat").parse().unwrap();
-    let patient = options(8).with_patience(Duration::from_millis(200));
-    let error = NetConnection::connect(&target, &patient).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Timeout {
-                step: "connect",
-                ..
-            }
-        ),
-        "{error}"
-    );
-}

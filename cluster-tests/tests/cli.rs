@@ -16,14 +16,30 @@ use selvage_cluster_tests::lab::{Dev, Live, PLAYER, Pace, Process, SOON, until};
 #[test]
 fn a_file_that_is_published_and_played_is_the_same_film() {
     let mut dev = Dev::start(2, 2);
+    let urls = [0, 1].map(|edge| dev.url(edge, "live", "a"));
+    is_the_same_film(urls);
+}
+
+#[test]
+fn a_file_that_is_published_and_played_by_datagrams_is_the_same_film() {
+    let mut dev = Dev::start(2, 2);
+    let urls = [0, 1].map(|edge| {
+        let addr = dev.process.listening(&format!("edge-{edge}"), "rtmfp");
+        format!("rtmfp://{addr}/live/a")
+    });
+    is_the_same_film(urls);
+}
+
+#[track_caller]
+fn is_the_same_film([near, far]: [String; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("copy.flv");
     let original = Fixture::H264.path();
-    let url = dev.url(1, "live", "a");
+    let url = far;
     let player = selvage(&["play", &url, "--linger", "1", "-o", copy.to_str().unwrap()]);
     // The player is there before the first picture.
     until("the player has opened its file", SOON, || copy.is_file());
-    let url = dev.url(0, "live", "a");
+    let url = near;
     let publisher = selvage(&["publish", original.to_str().unwrap(), &url]);
     let published = publisher.wait(PLAYER).well("selvage publish");
     let played = player.wait(PLAYER).well("selvage play");

@@ -204,6 +204,8 @@ async fn where_nobody_answers_datagrams_a_client_is_connected_within_three_secon
     assert_eq!(nc.scheme(), Scheme::Rtmp);
     let fell = nc.fell_back().expect("it says so");
     assert!(fell.why.contains("RTMFP"), "{}", fell.why);
+    let error = NetStream::open_direct(&nc, |_| true).await.unwrap_err();
+    assert!(matches!(error, Error::NoPeers), "{error}");
 
     let other = Fallback::To(format!("rtmp://{addr}/other").parse().unwrap());
     let options = Options::player()

@@ -98,6 +98,7 @@ impl Datagrams {
             self.peers.hold(&mut self.line.endpoint, held);
         }
         let mut received = 0;
+        let told = self.peers.events();
         loop {
             let mut happened = false;
             while let Some(event) = self.line.poll_event(cx, |_, _| {}) {
@@ -112,7 +113,7 @@ impl Datagrams {
                 self.peers.handle_timeout(&mut self.line.endpoint, now);
                 continue;
             }
-            happened |= self.peers.events() > 0;
+            happened |= self.peers.events() > told;
             if happened || received >= DATAGRAMS_IN_A_ROW {
                 return Poll::Ready(Ok(Moved::Read));
             }
