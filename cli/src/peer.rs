@@ -24,7 +24,8 @@ pub(crate) enum Command {
 }
 
 /// Talk: what is typed goes to all, without a server on its way. A line of the form
-/// `/connect PEERID` connects to one more; whoever is connected to tells of the others.
+/// `/connect PEERID` connects to one more; whoever is connected to tells of the others. `/who`
+/// shows who is there, and what sound and pictures came.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct Flags {
@@ -151,8 +152,15 @@ struct Room {
 #[derive(Default)]
 struct Other {
     stream: Option<NetStream>,
-    /// Messages of sound and pictures.
-    media: u64,
+    /// Messages of sound and pictures, and their bytes.
+    media: (u64, usize),
+}
+
+impl std::fmt::Display for Other {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (messages, bytes) = self.media;
+        write!(f, "{messages} messages of media, {bytes} bytes")
+    }
 }
 
 /// What is heard on a stream: somebody else's, or our own.
@@ -190,6 +198,12 @@ impl Room {
             }
             return Ok(());
         }
+        if line.trim() == "/who" {
+            for (peer, other) in &self.others {
+                say(&format!("with {peer} {other}"));
+            }
+            return Ok(());
+        }
         if !line.is_empty() {
             let words = [self.name.as_str().into(), line.into()];
             self.own.send(0, "onChat", words).await?;
@@ -220,7 +234,7 @@ impl Room {
                 if status.code == "NetStream.Connect.Closed"
                     && let Some(other) = self.others.remove(&peer)
                 {
-                    say(&format!("left {peer} {} messages of media", other.media));
+                    say(&format!("left {peer} {other}"));
                 }
             }
             Heard::Event(StreamEvent::Message(arrival)) => {
@@ -243,8 +257,9 @@ impl Room {
     async fn message(&mut self, peer: PeerId, message: &Message) -> Result<(), Failure> {
         if matches!(message.kind, MessageKind::Audio | MessageKind::Video) {
             if let Some(other) = self.others.get_mut(&peer) {
-                other.media += 1;
-                if other.media == 1 {
+                other.media.0 += 1;
+                other.media.1 += message.payload.len();
+                if other.media.0 == 1 {
                     say(&format!("media {peer}"));
                 }
             }

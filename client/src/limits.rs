@@ -51,8 +51,8 @@ const _: () = assert!(FLOW_QUEUE > UNSENT_MAX);
 /// `maxPeerConnections` unless the program says otherwise, as Flash Player has it.
 pub const PEERS_MAX: usize = 8;
 
-/// Flows of peers that have not said what they want to play. Each says it at once.
-pub const ASKING_MAX: usize = 32;
+/// What one peer may play from us at a time, and ask for. A program has a few streams.
+pub const PLAYS_MAX: usize = 16;
 
 /// Streams that one connection has for peers, of ours and of theirs.
 pub const PEER_STREAMS_MAX: usize = 64;

@@ -26,7 +26,7 @@ use rtmp::{Message, MessageKind, StreamId, UserControl};
 
 use self::count::Count;
 use self::outgoing::{Listening, Subscriber};
-use crate::limits::{ASKING_MAX, KEEPALIVE_MIN};
+use crate::limits::{KEEPALIVE_MIN, PLAYS_MAX};
 
 pub use self::id::{NotAPeerId, PeerId};
 
@@ -175,11 +175,21 @@ impl Peers {
     }
 
     /// Gives a stream for peers its name. Says whether it is one.
-    pub(crate) fn publish(&mut self, stream: StreamId, name: &str) -> bool {
-        let Some(listening) = self.listening.get_mut(&stream) else {
+    pub(crate) fn publish(
+        &mut self,
+        endpoint: &mut Endpoint,
+        stream: StreamId,
+        name: &str,
+        now: Instant,
+    ) -> bool {
+        if !self.listening.contains_key(&stream) {
             return false;
-        };
-        listening.begin(name);
+        }
+        // Who plays what it was before is not given something else.
+        self.unpublish(endpoint, stream, now);
+        if let Some(listening) = self.listening.get_mut(&stream) {
+            listening.begin(name);
+        }
         self.tell(stream, "NetStream.Publish.Start", "status", None);
         true
     }
@@ -219,6 +229,7 @@ impl Peers {
                 subscription.opening = Some(endpoint.open(&wanted, server, now));
             }
         }
+        self.retire(now);
         true
     }
 
@@ -260,6 +271,7 @@ impl Peers {
 
     /// Acts upon the time.
     pub(crate) fn handle_timeout(&mut self, endpoint: &mut Endpoint, now: Instant) {
+        self.retire(now);
         let late = |it: &Subscription| it.until.is_some_and(|until| until <= now);
         let late: Vec<_> = self
             .subscriptions
@@ -484,7 +496,10 @@ impl Peers {
             self.receiving.extend(stream.map(|stream| (at, stream)));
             return stream.is_some();
         }
-        let wanted = !self.listening.is_empty() && self.asking.len() < ASKING_MAX;
+        let of_it = (at.0, ReceiveId(0))..=(at.0, ReceiveId(u64::MAX));
+        let asking = self.asking.range(of_it.clone()).count();
+        let plays = asking + self.subscribers.range(of_it).count();
+        let wanted = !self.listening.is_empty() && plays < PLAYS_MAX;
         if wanted {
             self.asking.insert(at, metadata.stream);
         }

@@ -7,15 +7,14 @@
     reason = "tests fail by panicking, in their helpers too"
 )]
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use amf::Value;
 use bytes::Bytes;
 use client::{
-    Connection, Error, Fallback, NetConnection, NetStream, Options, Player, Publisher, Scheme,
-    SharedObject, StreamEvent, Target,
+    Connection, Error, Fallback, Item, NetConnection, NetStream, Options, Player, Publisher,
+    Scheme, SharedObject, StreamEvent, Target,
 };
 use model::ObjectKind;
 use rtmp::{Message, MessageKind, StreamId};
@@ -41,7 +40,7 @@ fn frames() -> Vec<(MessageKind, u32, Bytes)> {
         (MessageKind::Audio, 0, aac),
         (MessageKind::Video, 0, Bytes::from(key)),
     ];
-    for number in 1..40 {
+    for number in 1..40_u32 {
         let [.., low] = number.to_be_bytes();
         let delta = vec![0x27, 1, 0, 0, 0, low];
         let sound = vec![0xaf, 1, low];
@@ -51,55 +50,68 @@ fn frames() -> Vec<(MessageKind, u32, Bytes)> {
     frames
 }
 
-/// The bodies by kind: flows of different kinds have no order among them.
-fn by_kind<'a>(all: impl Iterator<Item = (MessageKind, &'a Bytes)>) -> BTreeMap<u8, Vec<Bytes>> {
-    let mut bodies: BTreeMap<u8, Vec<Bytes>> = BTreeMap::new();
-    for (kind, body) in all {
-        let of_kind = bodies.entry(kind.type_id()).or_default();
-        of_kind.push(body.clone());
-    }
-    bodies
+/// The server's word that the stream is published. What is sent from then on comes.
+const PUBLISHED: &str = "NetStream.Play.PublishNotify";
+
+async fn until_published(player: &mut Player) {
+    let told = async {
+        loop {
+            if let Item::Status(status) = player.next().await.unwrap()
+                && status.code == PUBLISHED
+            {
+                return;
+            }
+        }
+    };
+    timeout(SOON, told).await.expect(PUBLISHED);
 }
 
-async fn collect(player: &mut Player, count: usize) -> Vec<Message> {
-    let mut got = Vec::new();
-    while got.len() < count {
-        let next = timeout(SOON, player.next_message()).await.unwrap();
-        let message = next.unwrap().expect("the stream goes on").message;
+async fn next_media(player: &mut Player) -> Message {
+    loop {
+        let next = timeout(SOON, player.next_message()).await;
+        let next = next.expect("a message in time").unwrap();
+        let message = next.expect("the stream goes on").message;
         if matches!(message.kind, MessageKind::Audio | MessageKind::Video) {
-            got.push(message);
+            return message;
         }
     }
-    got
 }
 
 #[tokio::test]
 async fn what_a_client_publishes_by_datagrams_is_played_at_another_edge_by_both() {
     let mut dev = Dev::start(2, 2);
     let target = rtmfp(&mut dev, 0, "live/a");
-    let mut publisher = Publisher::open(&target, &Options::publisher())
-        .await
-        .unwrap();
-    assert_eq!(publisher.connection().scheme(), Scheme::Rtmfp);
-    assert_eq!(publisher.connection().fell_back(), None);
     let far = rtmfp(&mut dev, 1, "live/a");
     let near: Target = dev.url(1, "live", "a").parse().unwrap();
     let mut players = Vec::new();
     for target in [far, near] {
         players.push(Player::open(&target, &Options::player()).await.unwrap());
     }
+    let mut publisher = Publisher::open(&target, &Options::publisher())
+        .await
+        .unwrap();
+    assert_eq!(publisher.connection().scheme(), Scheme::Rtmfp);
+    assert_eq!(publisher.connection().fell_back(), None);
+    for player in &mut players {
+        until_published(player).await;
+    }
     let frames = frames();
+    let mut got = [Vec::new(), Vec::new()];
     for (kind, time, body) in &frames {
         publisher.send(*kind, *time, body.clone()).await.unwrap();
+        // One after the other: an edge gives up what it cannot send in time.
+        for (player, got) in players.iter_mut().zip(&mut got) {
+            tokio::select! {
+                message = next_media(player) => got.push(message),
+                ended = publisher.idle() => panic!("the publisher ended: {ended:?}"),
+            }
+        }
     }
-    publisher.flush().await.unwrap();
-    let sent = by_kind(frames.iter().map(|(kind, _, body)| (*kind, body)));
-    for mut player in players {
-        let got = tokio::select! {
-            got = collect(&mut player, frames.len()) => got,
-            ended = publisher.idle() => panic!("the publisher ended: {ended:?}"),
+    for (player, got) in players.into_iter().zip(got) {
+        let same = |(m, (kind, time, body)): (&Message, &(MessageKind, u32, Bytes))| {
+            (m.kind, m.time, &m.payload) == (*kind, *time, body)
         };
-        assert_eq!(by_kind(got.iter().map(|m| (m.kind, &m.payload))), sent);
+        assert!(got.iter().zip(&frames).all(same), "{got:?}");
         player.close().await.unwrap();
     }
     let began = Instant::now();
@@ -123,12 +135,22 @@ async fn streams_calls_and_objects_of_one_connection_are_as_by_rtmp() {
     assert!(matches!(error, Error::CallFailed(_)), "{error}");
     nc.ping().await.unwrap();
 
+    let (there, mut heard) = NetStream::open(&far).await.unwrap();
+    there.play("words", Default::default()).await.unwrap();
     let (ns, _statuses) = NetStream::open(&nc).await.unwrap();
     ns.publish("words", client::PublishMode::Live)
         .await
         .unwrap();
-    let (there, mut heard) = NetStream::open(&far).await.unwrap();
-    there.play("words", Default::default()).await.unwrap();
+    let told = async {
+        loop {
+            if let StreamEvent::Status(status) = heard.next().await.unwrap()
+                && status.code == PUBLISHED
+            {
+                return;
+            }
+        }
+    };
+    timeout(SOON, told).await.expect(PUBLISHED);
     ns.send(0, "onWords", ["hello".into()]).await.unwrap();
     let words = async {
         loop {

@@ -2,7 +2,8 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use rtmfp::session::Session;
 use rtmfp::tc::flows::{self, Flows, Told};
 use rtmfp::{session, tc};
 use rtmp::Message;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -97,8 +99,16 @@ impl Datagrams {
             self.flows.hold(session, held);
             self.peers.hold(&mut self.line.endpoint, held);
         }
-        let mut received = 0;
+        let (mut received, heard) = (0, self.bytes_received());
         let told = self.peers.events();
+        // What peers send says nothing about the server.
+        let moved = |it: &Self| {
+            Poll::Ready(Ok(if it.bytes_received() > heard {
+                Moved::Read
+            } else {
+                Moved::Written
+            }))
+        };
         loop {
             let mut happened = false;
             while let Some(event) = self.line.poll_event(cx, |_, _| {}) {
@@ -115,13 +125,13 @@ impl Datagrams {
             }
             happened |= self.peers.events() > told;
             if happened || received >= DATAGRAMS_IN_A_ROW {
-                return Poll::Ready(Ok(Moved::Read));
+                return moved(self);
             }
             match self.line.poll_receive(cx) {
                 Poll::Ready(Woken::Datagram) => received += 1,
                 Poll::Ready(Woken::Time) => {}
                 // What was acknowledged makes room.
-                Poll::Pending if received > 0 => return Poll::Ready(Ok(Moved::Read)),
+                Poll::Pending if received > 0 => return moved(self),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -257,7 +267,7 @@ struct Hello<'a> {
     addrs: &'a [SocketAddr],
     /// Sockets that each sent the same hello to one address, and are told when nobody listens
     /// there. The socket of the line is not, because it is for all addresses.
-    probes: Vec<(SocketAddr, Option<UdpSocket>)>,
+    probes: Vec<(SocketAddr, Option<Probe>)>,
 }
 
 impl Hello<'_> {
@@ -294,9 +304,8 @@ impl Hello<'_> {
     /// Whether the port is closed at all addresses.
     fn is_refused(&mut self, cx: &mut Context<'_>) -> bool {
         for (_, probe) in &mut self.probes {
-            if let Some(socket) = probe
-                && let Poll::Ready(received) = socket.poll_recv_ready(cx)
-                && (received.is_err() || was_refused(socket))
+            if let Some(refused) = probe
+                && refused.as_mut().poll(cx).is_ready()
             {
                 *probe = None;
             }
@@ -305,24 +314,30 @@ impl Hello<'_> {
     }
 }
 
+/// Ends when nobody listens where a hello was sent.
+type Probe = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Sends the hello once more from a socket that hears what becomes of it.
-fn probe(to: SocketAddr, hello: &[u8]) -> io::Result<UdpSocket> {
+fn probe(to: SocketAddr, hello: &[u8]) -> io::Result<Probe> {
     let any: SocketAddr = match to {
-        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-        SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
     let socket = std::net::UdpSocket::bind(any)?;
     socket.set_nonblocking(true)?;
     socket.connect(to)?;
     socket.send(hello)?;
-    UdpSocket::from_std(socket)
-}
-
-/// Whether something came, and it was a refusal. Answers are of no use here.
-fn was_refused(socket: &UdpSocket) -> bool {
-    let mut room = [0; 1];
-    match socket.try_recv(&mut room) {
-        Ok(_) => false,
-        Err(error) => error.kind() == io::ErrorKind::ConnectionRefused,
-    }
+    let socket = UdpSocket::from_std(socket)?;
+    Ok(Box::pin(async move {
+        // A refusal does not make a socket readable. Answers are of no use here.
+        while socket.ready(Interest::ERROR).await.is_ok() {
+            let error = socket.try_io(Interest::ERROR, || {
+                let error = socket.take_error()?;
+                error.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+            });
+            if error.is_ok_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                return;
+            }
+        }
+    }))
 }

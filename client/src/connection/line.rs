@@ -107,7 +107,11 @@ impl Line {
             if let Some((to, len)) = self.stuck {
                 let datagram = &self.buffer[..len];
                 match self.io.poll_send_to(cx, datagram, self.reached_as(to)) {
-                    Poll::Pending => return None,
+                    Poll::Pending => {
+                        // The socket wakes us; what is due meanwhile cannot leave anyway.
+                        self.due = None;
+                        return None;
+                    }
                     // One that cannot be sent is lost, as it may be on its way.
                     Poll::Ready(_) => sent(to, datagram),
                 }

@@ -39,7 +39,8 @@ impl Task {
     }
 
     pub(super) fn publish_to_peers(&mut self, stream: StreamId, name: &str) -> bool {
-        self.of_peers(|peers, _, _| peers.publish(stream, name))
+        let now = Instant::now();
+        self.of_peers(|peers, endpoint, _| peers.publish(endpoint, stream, name, now))
     }
 
     pub(super) fn play_from_peer(&mut self, stream: StreamId, name: &str) -> bool {

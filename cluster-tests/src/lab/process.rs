@@ -1,10 +1,10 @@
 //! One real process: started, listened to, asked to stop, killed.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use super::until::{SOON, until, until_some};
 pub struct Process {
     name: String,
     child: Child,
+    input: Option<ChildStdin>,
     output: Arc<Output>,
     ended: Option<ExitStatus>,
 }
@@ -50,8 +51,22 @@ impl Process {
     /// When it cannot be started.
     #[track_caller]
     pub fn spawn(name: &str, command: &Command) -> Self {
+        Self::spawn_with(name, command, Stdio::null())
+    }
+
+    /// As [`Self::spawn`], and [`Self::say`] types into it.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[track_caller]
+    pub fn converse(name: &str, command: &Command) -> Self {
+        Self::spawn_with(name, command, Stdio::piped())
+    }
+
+    #[track_caller]
+    fn spawn_with(name: &str, command: &Command, input: Stdio) -> Self {
         let mut child = die_with_this_thread(command)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -65,10 +80,23 @@ impl Process {
         std::thread::spawn(move || keep(stderr, &kept.stderr));
         Self {
             name: name.to_owned(),
+            input: child.stdin.take(),
             child,
             output,
             ended: None,
         }
+    }
+
+    /// Types a line into it. What it does not read any more is lost.
+    pub fn say(&mut self, line: &str) {
+        if let Some(input) = &mut self.input {
+            let _not_heard = writeln!(input, "{line}");
+        }
+    }
+
+    /// Has nothing more to say to it: its standard input ends.
+    pub fn hang_up(&mut self) {
+        self.input = None;
     }
 
     /// Starts the `selvage` command.

@@ -1,0 +1,244 @@
+//! People who talk with each other directly: real `selvage peer chat` processes, which real
+//! edges introduce to each other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, in their helpers too"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use selvage_cluster_tests::fixture::Fixture;
+use selvage_cluster_tests::lab::process::selvage;
+use selvage_cluster_tests::lab::{Cluster, PLAYER, Process, SOON, pace, until, until_some};
+
+/// How often somebody looks who is there.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Messages of sound and pictures that everybody is to get from each who shows a film: some
+/// five seconds of it.
+const FILM: u64 = 300;
+
+/// Somebody in a chat.
+struct Person {
+    name: &'static str,
+    id: String,
+    process: Process,
+}
+
+/// Where and how somebody comes in.
+#[derive(Clone, Copy, Default)]
+struct Coming<'a> {
+    to: Option<&'a str>,
+    film: Option<&'a Path>,
+    max: Option<&'a str>,
+}
+
+impl Person {
+    #[track_caller]
+    fn comes(name: &'static str, cluster: &mut Cluster, edge: usize, how: Coming<'_>) -> Self {
+        let edge = &mut cluster.edges[edge];
+        let door = edge.process.listening(&edge.id, "rtmfp");
+        let mut command = selvage();
+        command.args(["peer", "chat", "--name", name]);
+        command.arg(format!("rtmfp://{door}/chat"));
+        if let Some(id) = how.to {
+            command.args(["--connect", id]);
+        }
+        if let Some(film) = how.film {
+            command.arg("--file").arg(film);
+        }
+        if let Some(max) = how.max {
+            command.args(["--max-peers", max]);
+        }
+        let process = Process::converse(name, &command);
+        let id = until_some(&format!("{name} is told its ID"), SOON, || {
+            let said = process.stdout();
+            let first = said.lines().find_map(|line| line.strip_prefix("id "));
+            first.map(str::to_owned)
+        });
+        Self { name, id, process }
+    }
+
+    fn was_told(&self, line: &str) -> bool {
+        self.process.stdout().lines().any(|said| said == line)
+    }
+
+    #[track_caller]
+    fn is_with(&self, other: &Self) {
+        let what = format!("{} has joined {}", self.name, other.name);
+        let line = format!("joined {}", other.id);
+        until(&what, SOON, || self.was_told(&line));
+    }
+
+    #[track_caller]
+    fn hears(&self, other: &Self, text: &str) {
+        let what = format!("{} hears {} say {text}", self.name, other.name);
+        let line = format!("{}: {text}", other.name);
+        until(&what, SOON, || self.was_told(&line));
+    }
+
+    /// What has come of another's film: messages and bytes.
+    #[track_caller]
+    fn sees(&mut self, other: &Self, at_least: u64) -> u64 {
+        let prefix = format!("with {} ", other.id);
+        let what = format!("{} sees the film of {}", self.name, other.name);
+        until_some(&what, PLAYER, || {
+            self.process.say("/who");
+            pace(LOOK);
+            let said = self.process.stdout();
+            let mut lines = said.lines().filter_map(|line| line.strip_prefix(&prefix));
+            let numbers: Vec<u64> = lines
+                .next_back()?
+                .split_whitespace()
+                .filter_map(|word| word.parse().ok())
+                .collect();
+            let [messages, bytes] = numbers[..] else {
+                return None;
+            };
+            (messages >= at_least).then_some(bytes)
+        })
+    }
+
+    #[track_caller]
+    fn leaves(mut self) {
+        self.process.hang_up();
+        self.process.wait(SOON).well(self.name);
+    }
+}
+
+/// All of them say something, and all others hear it.
+#[track_caller]
+fn all_talk(room: &mut [Person], text: &str) {
+    for (at, person) in room.iter().enumerate() {
+        let others = room.iter().enumerate().filter(|(other, _)| *other != at);
+        others.for_each(|(_, other)| person.is_with(other));
+    }
+    for person in &mut *room {
+        person.process.say(text);
+    }
+    for (at, person) in room.iter().enumerate() {
+        let others = room.iter().enumerate().filter(|(other, _)| *other != at);
+        others.for_each(|(_, other)| person.hears(other, text));
+        assert!(!person.process.stdout().contains("failed "));
+    }
+}
+
+/// Bytes of datagrams that all edges took and gave. They must have ended.
+fn carried(cluster: &Cluster) -> u64 {
+    let mut sum = 0;
+    for edge in &cluster.edges {
+        let said = edge.process.stderr();
+        let ends = said
+            .lines()
+            .filter(|line| line.contains("no more datagrams"));
+        let words = ends.flat_map(str::split_whitespace);
+        let counts = words.filter_map(|word| {
+            let (name, count) = word.split_once('=')?;
+            ["received", "sent"].contains(&name).then_some(count)
+        });
+        let counts: Vec<u64> = counts.map(|count| count.parse().unwrap()).collect();
+        assert!(!counts.is_empty(), "{} counts: {said}", edge.id);
+        sum += counts.iter().sum::<u64>();
+    }
+    sum
+}
+
+#[test]
+fn five_talk_and_two_show_a_film_and_the_edges_carry_none_of_it() {
+    let mut cluster = Cluster::start(2, 3);
+    let film = Fixture::H264.path();
+    let names = ["amy", "ben", "cat", "dan", "eve"];
+    let mut room: Vec<Person> = Vec::new();
+    for (at, name) in names.into_iter().enumerate() {
+        let to = room.first().map(|first| first.id.clone());
+        let how = Coming {
+            to: to.as_deref(),
+            film: (at < 2).then_some(&*film),
+            max: None,
+        };
+        room.push(Person::comes(name, &mut cluster, at % 3, how));
+    }
+    all_talk(&mut room, "hello");
+
+    let mut shown = 0;
+    for film in 0..2 {
+        for person in 0..room.len() {
+            if person != film {
+                let (a, b) = room.split_at_mut(person.max(film));
+                let (person, film) = if person > film {
+                    (&mut b[0], &a[film])
+                } else {
+                    (&mut a[person], &b[0])
+                };
+                shown += person.sees(film, FILM);
+            }
+        }
+    }
+
+    // The sixth is let in by nobody, as everybody has the others already.
+    let how = Coming {
+        to: Some(&room[1].id),
+        ..Coming::default()
+    };
+    let sixth = Person::comes("fay", &mut cluster, 2, how);
+    let refused = format!("failed {}", room[1].id);
+    until("the sixth is refused", SOON, || {
+        sixth.process.stdout().contains(&refused)
+    });
+    assert!(
+        sixth
+            .process
+            .stdout()
+            .contains("NetStream.Connect.Rejected")
+    );
+    sixth.leaves();
+    // The others have not noticed.
+    all_talk(&mut room, "still here");
+
+    room.into_iter().for_each(Person::leaves);
+    for edge in &mut cluster.edges {
+        edge.process.terminate();
+    }
+    for edge in &mut cluster.edges {
+        until("the edge has ended", SOON, || {
+            edge.process.ended().is_some()
+        });
+    }
+    let carried = carried(&cluster);
+    println!("peers gave each other {shown} bytes of film, edges took and gave {carried} in all");
+    assert!(carried * 10 < shown, "{carried} of {shown} bytes");
+}
+
+#[test]
+fn six_talk_where_twelve_peer_connections_are_allowed() {
+    let mut cluster = Cluster::start(1, 2);
+    let names = ["amy", "ben", "cat", "dan", "eve", "fay"];
+    let mut room: Vec<Person> = Vec::new();
+    for (at, name) in names.into_iter().enumerate() {
+        // Each comes to the one before, not all to the same one.
+        let to = room.last().map(|last| last.id.clone());
+        let how = Coming {
+            to: to.as_deref(),
+            film: None,
+            max: Some("12"),
+        };
+        room.push(Person::comes(name, &mut cluster, at % 2, how));
+        if let [.., before, new] = &room[..] {
+            new.is_with(before);
+        }
+    }
+    all_talk(&mut room, "hello");
+    let fay = room.pop().unwrap();
+    let left = format!("left {}", fay.id);
+    fay.leaves();
+    for person in &room {
+        until("all notice who leaves", SOON, || {
+            person.process.stdout().contains(&left)
+        });
+    }
+    all_talk(&mut room, "five again");
+}
