@@ -6,6 +6,7 @@ mod peer;
 mod players;
 mod publisher;
 mod report;
+mod rtmfp;
 mod so;
 mod stream;
 mod usage;
@@ -17,19 +18,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Clone, Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Fanout(fanout::Flags),
+    Rtmfp(rtmfp::Flags),
     So(so::Flags),
     #[command(hide = true)]
     Players(players::Flags),
     #[command(hide = true)]
     Floor(floor::Flags),
+    #[command(hide = true)]
+    RtmfpFloor(rtmfp::floor::Flags),
 }
 
 pub(crate) fn main(command: &Command) -> ExitCode {
     match command {
         Command::Fanout(flags) => fanout::main(flags),
+        Command::Rtmfp(flags) => rtmfp::main(flags),
         Command::So(flags) => so::main(flags),
         Command::Players(flags) => players::main(flags),
         Command::Floor(flags) => floor::main(flags),
+        Command::RtmfpFloor(flags) => rtmfp::floor::main(flags),
     }
 }
 

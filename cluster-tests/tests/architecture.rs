@@ -59,8 +59,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "amf", "client", "edge", "fabric", "flv", "media", "model", "node", "origin", "rtmp",
-            "session",
+            "amf", "client", "edge", "fabric", "flv", "media", "model", "node", "origin", "rtmfp",
+            "rtmp", "session",
         ],
     ),
     // A network for tests, which knows nothing of what runs in it.

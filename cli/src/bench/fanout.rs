@@ -361,7 +361,7 @@ fn resident(peer: &Peer) -> Result<u64, Failure> {
     usage::resident(peer.pid).ok_or_else(|| Failure::Ended("the server has ended".to_owned()))
 }
 
-fn bit_rate(text: &str) -> Result<u64, String> {
+pub(super) fn bit_rate(text: &str) -> Result<u64, String> {
     let (digits, unit) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1000),
         None => text

@@ -79,13 +79,13 @@ impl Peer {
                 command.args(["--rtmps-port", "0", "--http-port", "0"]);
                 command.args(["--coalesce-ms", &coalesce_ms.to_string()]);
                 command.args(["--shards", &shards.to_string()]);
-                Self::announced(command).await
+                Self::announced(command, "rtmp").await
             }
             Kind::Floor { coalesce_ms } => {
                 let mut command = Command::new(this_program()?);
                 command.args(["bench", "floor", "--coalesce-ms", &coalesce_ms.to_string()]);
                 command.args(["--bits", &bits.to_string()]);
-                Self::announced(command).await
+                Self::announced(command, "rtmp").await
             }
             Kind::Nginx => {
                 let program = Path::new("nginx");
@@ -108,8 +108,8 @@ impl Peer {
         let _ = self.child.kill().await;
     }
 
-    /// One that says on standard output where it listens.
-    async fn announced(mut command: Command) -> Result<Self, Failure> {
+    /// One that says on standard output where it listens for `what`.
+    pub(super) async fn announced(mut command: Command, what: &str) -> Result<Self, Failure> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -121,7 +121,7 @@ impl Peer {
             let addr = loop {
                 let line = lines.next_line().await.ok()??;
                 match Listening::parse(&line) {
-                    Some(listening) if listening.what == "rtmp" => {
+                    Some(listening) if listening.what == what => {
                         break listening.addr.parse().ok()?;
                     }
                     Some(_) | None => {}
@@ -136,6 +136,15 @@ impl Peer {
         let addr = timeout(PATIENCE, wait).await.ok().flatten();
         let addr = addr.ok_or_else(|| here("the server does not listen", timed_out()))?;
         Self::of(child, addr, None)
+    }
+
+    /// One that is told by its arguments where to listen, and does so within a moment.
+    pub(super) fn told(mut command: Command, addr: SocketAddr) -> Result<Self, Failure> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self::of(spawn(command)?, addr, None)
     }
 
     /// One that is told by a file where to listen.
