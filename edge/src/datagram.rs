@@ -28,7 +28,7 @@ use tokio_rustls::rustls::crypto::SecureRandom;
 use tracing::{debug, warn};
 
 pub(crate) use self::flows::{Flows, Told};
-use self::socket::{Batch, Room, Socket};
+use self::socket::{BATCH, Room, Socket};
 use crate::accept::{Permit, Permits};
 use crate::connection::Connection;
 use crate::limits::FLOW_QUEUE;
@@ -156,7 +156,7 @@ impl Door {
                 return;
             }
         };
-        let (mut room, mut batch) = (Room::new(), Batch::new());
+        let (mut room, mut batch) = (Room::new(), vec![0; BATCH]);
         loop {
             let due = self.drain(&socket, &mut batch, shard).await;
             tokio::select! {
@@ -212,28 +212,21 @@ impl Door {
     async fn drain(
         self: &Rc<Self>,
         socket: &Socket,
-        batch: &mut Batch,
+        batch: &mut [u8],
         shard: &Rc<Shard>,
     ) -> Option<Instant> {
         let max = socket.batch_max();
         loop {
-            let output = self
-                .endpoint
-                .borrow_mut()
-                .poll_output(Instant::now(), batch.room());
+            let endpoint::Batch { output, segment } =
+                self.endpoint
+                    .borrow_mut()
+                    .poll_batch(Instant::now(), batch, max);
             match output {
                 Output::Transmit { to, len } => {
-                    let before = batch.len();
-                    if !batch.push(to, len, max) {
-                        socket.send(batch).await;
-                        batch.restart(before, to, len);
-                    }
+                    socket.send(to, &batch[..len], segment).await;
                 }
                 Output::Event(event) => self.act(event, shard),
-                Output::Timeout(due) => {
-                    socket.send(batch).await;
-                    return due;
-                }
+                Output::Timeout(due) => return due,
             }
         }
     }

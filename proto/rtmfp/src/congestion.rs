@@ -22,6 +22,15 @@ pub const WINDOW_TIMED_OUT: u64 = SEGMENT;
 /// No more packets with user data than this between acknowledgements (§3.5.2.3).
 pub const BURST: u8 = 6;
 
+/// Where packets come back within this time, so many more make no burst. What §3.5.2.3 is
+/// about, links and buffers that are jammed, shows as time; one network's own is far less
+/// than this, which the clock of timestamps can just tell from nothing. As many as one
+/// system call sends.
+pub const NEAR: Duration = Duration::from_micros(4500);
+
+/// [`BURST`], where the far end is [`NEAR`].
+pub const BURST_NEAR: u8 = 48;
+
 /// For how long a time critical notification counts (§3.5.2.1).
 pub const TIME_CRITICAL_FOR: Duration = Duration::from_millis(800);
 
@@ -93,10 +102,11 @@ impl Congestion {
         self.threshold
     }
 
-    /// Whether user data may be sent while `outstanding` bytes are in flight.
+    /// Whether user data may be sent while `outstanding` bytes are in flight, to one who is
+    /// [`NEAR`] or not.
     #[must_use]
-    pub const fn allows(&self, outstanding: u64) -> bool {
-        outstanding < self.window && self.burst < BURST
+    pub const fn allows(&self, outstanding: u64, near: bool) -> bool {
+        outstanding < self.window && self.burst < if near { BURST_NEAR } else { BURST }
     }
 
     /// A packet with user data went out.
@@ -213,6 +223,12 @@ impl RoundTrip {
     #[must_use]
     pub const fn smoothed(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// Whether the far end is [`NEAR`].
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        self.smoothed.is_some_and(|smoothed| smoothed < NEAR)
     }
 
     /// Its mean deviation.
@@ -395,12 +411,13 @@ mod tests {
     fn six_packets_go_out_between_acknowledgements() {
         let mut congestion = Congestion::default();
         for _ in 0..6 {
-            assert!(congestion.allows(0));
+            assert!(congestion.allows(0, false));
             congestion.handle_sent();
         }
-        assert!(!congestion.allows(0));
+        assert!(!congestion.allows(0, false));
+        assert!(congestion.allows(0, true));
         congestion.handle_news(acknowledged(&congestion, 0), ALONE, 7);
-        assert!(congestion.allows(0));
+        assert!(congestion.allows(0, false));
     }
 
     #[test]

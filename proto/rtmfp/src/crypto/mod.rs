@@ -13,6 +13,7 @@
 pub mod dh;
 pub mod identity;
 pub mod keying;
+mod lanes;
 mod replay;
 
 use aes::Aes128;
@@ -113,20 +114,28 @@ pub(crate) fn keyed(key: &[u8]) -> Hmac<Sha256> {
 }
 
 /// The ones' complement sum of RFC 1071. A byte left over counts as the low half of a word.
+///
+/// The sum is the same in either order of bytes, but for the order of its own (§2 (B)), and
+/// whether words are added one or two at a time.
 fn checksum(bytes: &[u8]) -> u16 {
-    let (words, rest) = bytes.as_chunks::<2>();
-    let sum = words
+    let (pairs, rest) = bytes.as_chunks::<4>();
+    let (words, last) = rest.as_chunks::<2>();
+    let sum = pairs
         .iter()
-        .map(|word| u64::from(u16::from_be_bytes(*word)))
+        .map(|pair| u64::from(u32::from_le_bytes(*pair)))
         .sum::<u64>()
-        + rest.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        + words
+            .iter()
+            .map(|word| u64::from(u16::from_le_bytes(*word)))
+            .sum::<u64>()
+        + last.iter().map(|byte| u64::from(*byte) << 8).sum::<u64>();
     let mut folded = sum;
     while folded > 0xffff {
         folded = (folded & 0xffff) + (folded >> 16);
     }
     #[allow(clippy::cast_possible_truncation, reason = "folded to 16 bits")]
     let folded = folded as u16;
-    !folded
+    !folded.swap_bytes()
 }
 
 /// Seals the packets of one direction.
@@ -154,8 +163,19 @@ impl Sealer {
         self.authentication.as_ref().map_or(0, |a| a.len)
     }
 
+    fn plain_max(&self, max: usize) -> usize {
+        let blocks = max.saturating_sub(self.tail_len()) / BLOCK_LEN;
+        (blocks * BLOCK_LEN).saturating_sub(self.head_len())
+    }
+
     fn head_len(&self) -> usize {
-        self.sequence.map_or(0, vlu::len)
+        self.head_len_ahead(0)
+    }
+
+    /// The same for the packet that is so many after the next one.
+    fn head_len_ahead(&self, ahead: u64) -> usize {
+        self.sequence
+            .map_or(0, |next| vlu::len(next.wrapping_add(ahead)))
             + if self.authentication.is_some() {
                 0
             } else {
@@ -163,18 +183,51 @@ impl Sealer {
             }
     }
 
-    fn plain_max(&self, max: usize) -> usize {
-        let blocks = max.saturating_sub(self.tail_len()) / BLOCK_LEN;
-        (blocks * BLOCK_LEN).saturating_sub(self.head_len())
+    fn sealed_len(&self, ahead: u64, plain_len: usize) -> usize {
+        let inside = self.head_len_ahead(ahead) + plain_len;
+        inside.next_multiple_of(BLOCK_LEN) + self.tail_len()
     }
 
     fn seal(&mut self, packet: &mut [u8], plain_len: usize) -> Result<usize, Error> {
+        let len = self.sealed_len(0, plain_len);
+        let packet = packet.get_mut(..len).ok_or(Error::NoRoom)?;
+        let (blocks, tail) = packet.split_at_mut(len - self.tail_len());
+        self.complete(blocks, plain_len)?;
+        let mut encryptor = cbc::Encryptor::inner_iv_init(&self.cipher, &Array([0; BLOCK_LEN]));
+        encryptor.encrypt_blocks(Array::cast_slice_from_core_mut(as_blocks(blocks)));
+        self.authenticate(blocks, tail);
+        Ok(len)
+    }
+
+    fn seal_row(&mut self, row: &mut [u8], shape: Shape, plain: &[usize]) -> Result<usize, Error> {
+        let Shape { stride, skip } = shape;
+        let tail_len = self.tail_len();
+        let mut total = 0;
+        let groups = row.chunks_mut(stride * lanes::LANES);
+        for (slots, plain) in groups.zip(plain.chunks(lanes::LANES)) {
+            let mut lens = [0; lanes::LANES];
+            let mut blocks: [&mut [[u8; BLOCK_LEN]]; lanes::LANES] = Default::default();
+            for (index, slot) in slots.chunks_mut(stride).enumerate().take(plain.len()) {
+                lens[index] = self.sealed_len(0, plain[index]);
+                let end = skip + lens[index] - tail_len;
+                let slot = slot.get_mut(skip..end).ok_or(Error::NoRoom)?;
+                self.complete(slot, plain[index])?;
+                blocks[index] = as_blocks(slot);
+            }
+            lanes::encrypt(&self.cipher, &mut blocks[..plain.len()]);
+            for (slot, len) in slots.chunks_mut(stride).zip(lens).take(plain.len()) {
+                let sealed = slot.get_mut(skip..skip + len).ok_or(Error::NoRoom)?;
+                let (blocks, tail) = sealed.split_at_mut(len - tail_len);
+                self.authenticate(blocks, tail);
+                total += skip + len;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Puts what belongs around the plain text: number, checksum, padding.
+    fn complete(&mut self, blocks: &mut [u8], plain_len: usize) -> Result<(), Error> {
         let plain_end = self.head_len() + plain_len;
-        let blocks_len = plain_end.next_multiple_of(BLOCK_LEN);
-        let packet = packet
-            .get_mut(..blocks_len + self.tail_len())
-            .ok_or(Error::NoRoom)?;
-        let (blocks, tail) = packet.split_at_mut(blocks_len);
         blocks[plain_end..].fill(0xff);
         let mut at = 0;
         if let Some(sequence) = &mut self.sequence {
@@ -186,14 +239,24 @@ impl Sealer {
             let sum = checksum(&blocks[at + CHECKSUM_LEN..]);
             blocks[at..at + CHECKSUM_LEN].copy_from_slice(&sum.to_be_bytes());
         }
-        let mut encryptor = cbc::Encryptor::inner_iv_init(&self.cipher, &Array([0; BLOCK_LEN]));
-        encryptor.encrypt_blocks(Array::cast_slice_from_core_mut(as_blocks(blocks)));
+        Ok(())
+    }
+
+    fn authenticate(&self, blocks: &[u8], tail: &mut [u8]) {
         if let Some(authentication) = &self.authentication {
             let code = authentication.code(blocks);
             tail.copy_from_slice(&code[..authentication.len]);
         }
-        Ok(blocks_len + tail.len())
     }
+}
+
+/// Where packets that are sealed together stand in a row of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// From the beginning of one to that of the next.
+    pub stride: usize,
+    /// Bytes at the beginning of each that are not its own.
+    pub skip: usize,
 }
 
 fn as_blocks(bytes: &mut [u8]) -> &mut [[u8; BLOCK_LEN]] {
@@ -273,6 +336,35 @@ impl FlashSuite {
     #[must_use]
     pub const fn new(sealer: Sealer, opener: Opener) -> Self {
         Self { sealer, opener }
+    }
+
+    /// How many bytes the packet that is `ahead` after the next one needs before its plain
+    /// text.
+    #[must_use]
+    pub fn head_len_ahead(&self, ahead: usize) -> usize {
+        self.sealer.head_len_ahead(ahead as u64)
+    }
+
+    /// How long the packet that is `ahead` after the next one is once it is sealed.
+    #[must_use]
+    pub fn sealed_len(&self, ahead: usize, plain_len: usize) -> usize {
+        self.sealer.sealed_len(ahead as u64, plain_len)
+    }
+
+    /// Seals the next packets, which stand in a row, faster than one by one. `plain` says how
+    /// long the plain text of each is; it begins where [`Self::head_len_ahead`] says, behind
+    /// what is skipped. Sealed, all but the last are as long as the stride leaves. Returns
+    /// the length of the row.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when a packet does not fit the stride, or the last one the row.
+    pub fn seal_row(
+        &mut self,
+        row: &mut [u8],
+        shape: Shape,
+        plain: &[usize],
+    ) -> Result<usize, Error> {
+        self.sealer.seal_row(row, shape, plain)
     }
 
     /// The suite of packets before there is a session. It keeps nothing of the packets it

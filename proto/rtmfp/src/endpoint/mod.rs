@@ -5,6 +5,8 @@
 //! 1. Give every datagram to [`Endpoint::handle_datagram`].
 //! 2. Call [`Endpoint::poll_output`] until it gives [`Output::Timeout`]: send what it wrote,
 //!    act on the events. Then sleep until then or until the next datagram.
+//!    [`Endpoint::poll_batch`] gives several datagrams to one address at once, for a socket
+//!    that takes them so: they are also sealed together, which is cheaper.
 //! 3. Whatever is done to a session goes through [`Endpoint::session_mut`]; poll afterwards.
 //!
 //! # Who is not proved
@@ -19,6 +21,7 @@
 //! session, [`Endpoint::forward`].
 
 mod incoming;
+mod outgoing;
 mod rate;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -29,9 +32,9 @@ use crate::address::{Address, Origin};
 use crate::chunk::{Chunk, ForwardedHello, Redirect, Redirects};
 use crate::crypto::identity::{Certificate, Fingerprint, Identity};
 use crate::crypto::keying::Policy;
-use crate::crypto::{Entropy, FlashSuite, Group, Suite};
+use crate::crypto::{Entropy, FlashSuite, Group};
 use crate::limits;
-use crate::packet::{Mode, SESSION_ID_LEN, STARTUP_SESSION, seal_multiplex, session_of};
+use crate::packet::{Mode, STARTUP_SESSION, session_of};
 use crate::session::{self, Session};
 use crate::startup::{self, Cookies, Opened, Opening};
 use crate::wire::Writer;
@@ -156,6 +159,18 @@ pub enum Output {
     /// Nothing until then, or until something comes.
     Timeout(Option<Instant>),
 }
+
+/// What an endpoint has for an owner whose socket takes several datagrams at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// As always; what is transmitted may be several datagrams in a row.
+    pub output: Output,
+    /// The length of each datagram but the last, which may be shorter.
+    pub segment: usize,
+}
+
+/// The most datagrams of a batch: what the system calls take.
+pub const BATCH_MAX: usize = 64;
 
 /// What an endpoint has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -414,112 +429,6 @@ impl Endpoint {
         let written = chunk.write(&mut out).is_ok();
         let bytes = bytes::Bytes::copy_from_slice(out.written());
         written && self.session_mut(held).is_some_and(|s| s.send_chunk(bytes))
-    }
-
-    /// The next datagram, event or deadline. `buffer` has room for
-    /// [`limits::STARTUP_DATAGRAM_MAX`] bytes.
-    pub fn poll_output(&mut self, now: Instant, buffer: &mut [u8]) -> Output {
-        self.run_openings(now);
-        loop {
-            if let Some(event) = self.events.pop_front() {
-                return Output::Event(event);
-            }
-            if let Some((to, datagram)) = self.outbox.pop_front() {
-                let len = datagram.len();
-                if let Some(room) = buffer.get_mut(..len) {
-                    room.copy_from_slice(&datagram);
-                    return Output::Transmit { to, len };
-                }
-                continue;
-            }
-            if let Some(id) = self.ready.pop_front() {
-                if let Some(output) = self.poll_session(id, now, buffer) {
-                    return output;
-                }
-                continue;
-            }
-            match self.timers.first() {
-                Some(&(at, id)) if at <= now => {
-                    self.timers.pop_first();
-                    if let Some(entry) = self.sessions.get_mut(&id) {
-                        entry.deadline = None;
-                        entry.session.handle_timeout(now);
-                        queue(&mut self.ready, id, entry);
-                    }
-                }
-                first => {
-                    let session = first.map(|(at, _)| *at);
-                    let opening = self.openings.values().map(Opening::next_deadline).min();
-                    return Output::Timeout(match (session, opening) {
-                        (Some(a), Some(b)) => Some(a.min(b)),
-                        (a, b) => a.or(b),
-                    });
-                }
-            }
-        }
-    }
-
-    /// What a session on the list has. Nothing when it has nothing for the owner itself.
-    fn poll_session(&mut self, id: u32, now: Instant, buffer: &mut [u8]) -> Option<Output> {
-        let entry = self.sessions.get_mut(&id)?;
-        entry.queued = false;
-        if let Some(event) = entry.session.poll_event() {
-            queue(&mut self.ready, id, entry);
-            return self.session_event(id, event, now).map(Output::Event);
-        }
-        let head = entry.suite.head_len();
-        let sealed_max = limits::DATAGRAM_MAX - SESSION_ID_LEN;
-        let plain_max = entry.suite.plain_max(sealed_max);
-        let begin = SESSION_ID_LEN + head;
-        let written = buffer
-            .get_mut(begin..begin + plain_max)
-            .and_then(|plain| entry.session.poll_transmit(plain, now));
-        if let Some(transmit) = written {
-            queue(&mut self.ready, id, entry);
-            let sealed = buffer.get_mut(SESSION_ID_LEN..)?;
-            let len = SESSION_ID_LEN + entry.suite.seal(sealed, transmit.len).ok()?;
-            seal_multiplex(&mut buffer[..len], entry.far_id);
-            let to = transmit.to;
-            return Some(Output::Transmit { to, len });
-        }
-        if entry.session.is_closed() {
-            self.forget(id);
-            return None;
-        }
-        let due = entry.session.next_deadline().map(|deadline| deadline.at);
-        if due != entry.deadline {
-            if let Some(before) = entry.deadline {
-                self.timers.remove(&(before, id));
-            }
-            entry.deadline = due;
-            self.timers.extend(due.map(|at| (at, id)));
-        }
-        None
-    }
-
-    /// Acts on what concerns the endpoint, and hands the rest on.
-    fn session_event(&mut self, id: u32, event: session::Event, now: Instant) -> Option<Event> {
-        if let session::Event::ForwardedHello {
-            discriminator,
-            reply,
-            tag,
-        } = &event
-        {
-            let hello = crate::chunk::InitiatorHello { discriminator, tag };
-            self.answer_hello(&hello, reply.at, limits::DATAGRAM_MAX, now);
-            return None;
-        }
-        if let session::Event::Moved { to, .. } = &event
-            && let Some(entry) = self.sessions.get_mut(&id)
-        {
-            if self.by_address.get(&entry.bound) == Some(&id) {
-                self.by_address.remove(&entry.bound);
-            }
-            entry.bound = *to;
-            self.by_address.insert(*to, id);
-        }
-        let session = SessionId(id);
-        Some(Event::Session { session, event })
     }
 
     fn run_openings(&mut self, now: Instant) {

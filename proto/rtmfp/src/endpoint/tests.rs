@@ -45,6 +45,10 @@ struct World {
     ends: Vec<(SocketAddr, Endpoint)>,
     network: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     events: Vec<(usize, Event)>,
+    /// Datagrams that endpoints may give at once.
+    max: usize,
+    /// How often they gave some.
+    batches: usize,
     /// Datagrams and bytes from and to an address.
     sent: Vec<(SocketAddr, SocketAddr, usize)>,
 }
@@ -56,6 +60,8 @@ impl World {
             ends: Vec::new(),
             network: VecDeque::new(),
             events: Vec::new(),
+            max: 1,
+            batches: 0,
             sent: Vec::new(),
         }
     }
@@ -74,15 +80,20 @@ impl World {
 
     /// Lets everything happen that happens without time going by.
     fn settle(&mut self) {
-        let mut buffer = [0; limits::STARTUP_DATAGRAM_MAX];
+        let mut buffer = vec![0; limits::STARTUP_DATAGRAM_MAX.max(self.max * limits::DATAGRAM_MAX)];
         for _ in 0..10_000 {
             let mut idle = true;
             for (place, (from, end)) in self.ends.iter_mut().enumerate() {
-                match end.poll_output(self.now, &mut buffer) {
+                let batch = end.poll_batch(self.now, &mut buffer, self.max);
+                match batch.output {
                     Output::Transmit { to, len } => {
-                        assert!(len <= limits::DATAGRAM_MAX);
-                        self.sent.push((*from, to, len));
-                        self.network.push_back((*from, to, buffer[..len].to_vec()));
+                        assert!(batch.segment <= limits::DATAGRAM_MAX);
+                        assert!(len.div_ceil(batch.segment) <= self.max);
+                        for datagram in buffer[..len].chunks(batch.segment) {
+                            self.sent.push((*from, to, datagram.len()));
+                            self.network.push_back((*from, to, datagram.to_vec()));
+                        }
+                        self.batches += 1;
                         idle = false;
                     }
                     Output::Event(event) => {
@@ -179,6 +190,64 @@ fn a_session_opens_and_carries_a_message() {
     });
     assert_eq!(got, Some(message));
     assert_eq!(world.ends[server].1.stats().dropped, 0);
+}
+
+/// What comes of messages of all lengths, and in how many turns they went.
+fn carried(policy: Policy, max: usize) -> (Vec<usize>, usize, usize) {
+    let mut world = World::new(start());
+    let mut config = Config::new(with_static_key(1));
+    config.begin.1 = policy;
+    let client = world.add_with(5000, config);
+    let server = world.add(1935, ephemeral(2));
+    open(&mut world, client, URL, 1935);
+    world.settle();
+    world.max = max;
+    (world.batches, world.sent) = (0, Vec::new());
+    let id = world.opened(client)[0];
+    let now = world.now;
+    let session = world.ends[client].1.session_mut(id).unwrap();
+    for (metadata, lens) in [(b"a", [1, 60_000]), (b"b", [2000, 300]), (b"c", [5, 6])] {
+        let flow = session.open_flow(metadata, Options::default()).unwrap();
+        for len in lens {
+            let message: Vec<u8> = (0..len).map(|n: u32| n.to_be_bytes()[3]).collect();
+            session
+                .write(flow, message, Priority::ALL[0], None, now)
+                .unwrap();
+        }
+    }
+    world.settle();
+    let mut lens = Vec::new();
+    for (at, event) in &world.events {
+        if let Event::Session { event, .. } = event
+            && let session::Event::Message { message, .. } = event
+            && *at == server
+        {
+            let right = (0_u32..).map(|n| n.to_be_bytes()[3]);
+            let as_sent = message
+                .bytes
+                .iter()
+                .copied()
+                .eq(right.take(message.bytes.len()));
+            assert!(as_sent || &message.bytes[..] == b"m");
+            lens.push(message.bytes.len());
+        }
+    }
+    lens.sort_unstable();
+    (lens, world.batches, world.sent.len())
+}
+
+#[test]
+fn datagrams_that_are_given_together_are_those_that_are_given_alone() {
+    for policy in [Policy::ALWAYS, Policy::MIRROR] {
+        let (alone, turns, datagrams) = carried(policy, 1);
+        assert_eq!(alone, [1, 1, 5, 6, 300, 2000, 60_000]);
+        assert_eq!(turns, datagrams);
+        for max in [2, 7, 8, 9, 64] {
+            let (together, turns, datagrams) = carried(policy, max);
+            assert_eq!(together, alone);
+            assert!(turns < datagrams, "{turns} turns for {datagrams} datagrams");
+        }
+    }
 }
 
 #[test]

@@ -187,7 +187,8 @@ impl Session {
 
     /// Takes the flow off its list whose turn it is, if the network may be sent anything.
     fn select(&mut self, now: Instant) -> Option<usize> {
-        if !self.congestion.allows(self.outstanding.bytes()) {
+        let near = self.trip.is_near();
+        if !self.congestion.allows(self.outstanding.bytes(), near) {
             return None;
         }
         'from_the_top: loop {
