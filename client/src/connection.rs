@@ -358,10 +358,7 @@ impl Connection {
     async fn last_words(&mut self) -> Result<(), Error> {
         if let Wire::Flows(_) = self.wire {
             // The goodbye must not overtake what was sent in other flows.
-            let sent = self.flush().await;
-            if sent.is_err() {
-                return sent;
-            }
+            self.flush().await?;
         }
         self.session.close();
         self.collect();

@@ -19,6 +19,7 @@ use client::{
     Error, NetConnection, NetEvents, NetStream, NetStreamEvents, Options, PeerId, PlayRequest,
     PublishMode, StreamEvent, Target,
 };
+use rtmfp::address::{Address, Origin};
 use rtmfp::crypto::Group;
 use rtmfp::crypto::identity::{Discriminator, Identity};
 use rtmfp::endpoint::{Config, Endpoint, Event, Output, SessionId};
@@ -113,6 +114,10 @@ impl Introducer {
                 let addresses = self.endpoint.addresses_of(held);
                 self.endpoint.redirect(from, &tag, &addresses, room, now);
                 let wanted = Discriminator::canonical(&target);
+                let from = Address {
+                    at: from,
+                    origin: Origin::Observed,
+                };
                 assert!(self.endpoint.forward(held, &wanted, from, &tag));
             }
             Event::OpenFailed { .. } => {}

@@ -32,6 +32,7 @@ use self::socket::{BATCH, Room, Socket};
 use crate::accept::{Permit, Permits};
 use crate::connection::Connection;
 use crate::limits::FLOW_QUEUE;
+use crate::metrics::Protocol;
 use crate::peers::{Hello, Introduce, Seat, ToPeers};
 use crate::shard::Shard;
 use crate::upstream::sleep_until;
@@ -163,6 +164,7 @@ impl Door {
                 () = self.wake.notified() => {}
                 () = sleep_until(due.map(Into::into)) => {}
                 received = socket.receive(&mut room, |from, datagram| {
+                    shard.counts.received(Protocol::Rtmfp, datagram.len());
                     self.take(from, datagram, shard);
                 }) => if let Err(error) = received {
                     debug!(%error, "cannot receive datagrams");
@@ -223,6 +225,7 @@ impl Door {
                     .poll_batch(Instant::now(), batch, max);
             match output {
                 Output::Transmit { to, len } => {
+                    shard.counts.sent(Protocol::Rtmfp, len);
                     socket.send(to, &batch[..len], segment).await;
                 }
                 Output::Event(event) => self.act(event, shard),

@@ -1,6 +1,5 @@
 //! A UDP socket that takes and gives many datagrams in one system call.
 
-use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 
@@ -24,16 +23,6 @@ pub(super) const BATCH: usize = 60 * 1024;
 pub(super) struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
-    /// Bytes of datagrams, headers of UDP not counted.
-    received: Cell<u64>,
-    sent: Cell<u64>,
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let (received, sent) = (self.received.get(), self.sent.get());
-        tracing::info!(received, sent, "no more datagrams");
-    }
 }
 
 impl Socket {
@@ -45,12 +34,7 @@ impl Socket {
         let state = UdpSocketState::new((&socket).into())?;
         socket.set_nonblocking(true)?;
         let io = UdpSocket::from_std(socket)?;
-        Ok(Self {
-            io,
-            state,
-            received: Cell::new(0),
-            sent: Cell::new(0),
-        })
+        Ok(Self { io, state })
     }
 
     /// Waits for datagrams, and gives each to `take` with its sender.
@@ -79,8 +63,6 @@ impl Socket {
         let buffers = room.bytes.chunks_exact_mut(BUFFER);
         for (buffer, meta) in buffers.zip(&room.metas).take(count) {
             let datagrams = buffer.get_mut(..meta.len).unwrap_or_default();
-            self.received
-                .set(self.received.get() + datagrams.len() as u64);
             for datagram in datagrams.chunks_mut(meta.stride.max(1)) {
                 take(meta.addr, datagram);
             }
@@ -113,7 +95,6 @@ impl Socket {
                     return;
                 }
                 Ok(()) => {
-                    self.sent.set(self.sent.get() + len as u64);
                     return;
                 }
             }

@@ -129,6 +129,9 @@ impl Endpoint {
     }
 }
 
+/// A datagram that goes after a batch: where, and all of it.
+type Straggler = (SocketAddr, Vec<u8>);
+
 impl Entry {
     /// Writes up to `max` datagrams in a row, all of one length but for the last. One that
     /// turned out to be longer, or goes elsewhere, is sent by itself after them.
@@ -137,7 +140,7 @@ impl Entry {
         buffer: &mut [u8],
         max: usize,
         now: Instant,
-    ) -> Option<(Batch, Option<(SocketAddr, Vec<u8>)>)> {
+    ) -> Option<(Batch, Option<Straggler>)> {
         let plain_max = self.suite.plain_max(limits::DATAGRAM_MAX - SESSION_ID_LEN);
         let (mut to, mut stride) = (None, 0);
         let mut plain = [0; BATCH_MAX];
