@@ -1,11 +1,13 @@
 //! The lab: hosts, and what is between them.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::host::{Host, Identity};
 use crate::limits::{HOSTS_MAX, NAME_BYTES_MAX};
 use crate::link::{Impairment, Link};
+use crate::nat::Nat;
 use crate::switch::Switch;
 use crate::system::{self, Number};
 use crate::wires::{Port, Wires};
@@ -20,6 +22,8 @@ pub struct Netlab {
     seed: u64,
     wires: Arc<Mutex<Wires>>,
     hosts: Mutex<Vec<Host>>,
+    /// How many there are. They have the last addresses.
+    translators: Mutex<usize>,
     /// Before the number, so that nobody else can have that while this still runs.
     switch: Option<Switch>,
     number: Number,
@@ -39,6 +43,7 @@ impl Netlab {
             seed,
             wires,
             hosts: Mutex::new(Vec::new()),
+            translators: Mutex::new(0),
             switch,
             number,
         })
@@ -107,6 +112,47 @@ impl Netlab {
             Some(host) => Ok(host.clone()),
             None => self.make(&mut hosts, HERE, None),
         }
+    }
+
+    /// Puts an address translator before some hosts, and gives its address: everybody else
+    /// sees them there, and only there. They reach each other as before.
+    ///
+    /// # Errors
+    /// There are too many hosts.
+    ///
+    /// # Panics
+    /// When a host is of another lab, or behind a translator already.
+    pub fn translate(&self, kind: Nat, hosts: &[&Host]) -> Result<Ipv4Addr, Error> {
+        let ports: Vec<Port> = hosts.iter().map(|host| self.port(host)).collect();
+        let known = self.hosts();
+        let mut count = self
+            .translators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (what, max) = ("hosts", HOSTS_MAX);
+        let last = HOSTS_MAX.checked_sub(*count + 1);
+        let number = last
+            .filter(|last| known.len() <= *last)
+            .and_then(|last| Port::try_from(last).ok())
+            .ok_or(Error::Full { what, max })?;
+        let mut wires = self.wires();
+        for port in &ports {
+            assert!(!wires.is_translated(*port), "a translator before another");
+        }
+        *count += 1;
+        let addr = self.number.addr(number);
+        wires.translate(kind, number, addr, &ports);
+        Ok(addr)
+    }
+
+    /// The translator before a host begins anew: it gives other ports from now on, and
+    /// those that it gave lead nowhere.
+    ///
+    /// # Panics
+    /// When the host is of another lab.
+    pub fn forget_ports(&self, host: &Host) {
+        let port = self.port(host);
+        self.wires().forget(port);
     }
 
     /// The link from one host to another.
@@ -219,7 +265,7 @@ impl Netlab {
         };
         let port = Port::try_from(hosts.len())
             .ok()
-            .filter(|port| usize::from(*port) < HOSTS_MAX)
+            .filter(|port| usize::from(*port) < HOSTS_MAX - self.translators())
             .ok_or(full)?;
         let addr = self.number.addr(port);
         let addr6 = system::has_ipv6().then(|| self.number.addr6(port));
@@ -259,6 +305,13 @@ impl Netlab {
 
     fn wires(&self) -> MutexGuard<'_, Wires> {
         self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn translators(&self) -> usize {
+        *self
+            .translators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hosts(&self) -> MutexGuard<'_, Vec<Host>> {

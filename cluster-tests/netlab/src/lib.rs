@@ -55,6 +55,8 @@
 //!   three seconds. Real clusters lie behind routers, where neither happens.
 //! * Queues are bounded: a link with a rate drops what its queue has no room for, and no
 //!   link holds more than [`limits::IN_FLIGHT_BYTES_MAX`].
+//! * Hosts behind a translator of addresses ([`Netlab::translate`]) send and get UDP over IPv4,
+//!   and nothing else, but among themselves. Whoever is outside knows its address only.
 //! * Broadcast and multicast reach every host whose link lets them.
 //!
 //! # What it costs
@@ -98,6 +100,7 @@ mod host;
 mod lab;
 pub mod limits;
 mod link;
+mod nat;
 mod switch;
 mod system;
 mod wires;
@@ -106,3 +109,5 @@ pub use error::Error;
 pub use host::Host;
 pub use lab::Netlab;
 pub use link::{Impairment, Link, LinkStats};
+pub use nat::Nat;
+pub use wires::Wire;

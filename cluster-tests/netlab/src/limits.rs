@@ -17,6 +17,10 @@ pub const QUEUE_BYTES: usize = 256 << 10;
 /// for 1 Gbit/s with a quarter of a second.
 pub const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
+/// Ports that one translator of addresses gives at a time, and who may send to one of them:
+/// some for every host of a lab.
+pub(crate) const MAPPINGS_MAX: usize = 2048;
+
 /// The largest frame the switch takes: more than an interface sends whose MTU is 1500.
 pub(crate) const FRAME_BYTES_MAX: usize = 2048;
 

@@ -4,14 +4,17 @@
 //! waits in one heap for its time, and is looked at again when it leaves: a wire that was
 //! cut meanwhile loses what is on it.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dice::Dice;
 use crate::limits::IN_FLIGHT_BYTES_MAX;
 use crate::link::{Impairment, LinkStats};
+use crate::nat::{Nat, Translator};
 
 /// The number of a host in its lab: 0 is the outside one.
 pub(crate) type Port = u8;
@@ -33,12 +36,15 @@ pub(crate) struct Wires {
     /// `wires[from][to]`.
     wires: Vec<Vec<Wire>>,
     everywhere: Impairment,
+    translators: Vec<Translator>,
     flying: BinaryHeap<Reverse<Flight>>,
     frames: u64,
 }
 
+/// One direction between two hosts: what becomes of one packet after another. A machine
+/// without sockets, for those as well who carry packets between other places than hosts.
 #[derive(Debug)]
-struct Wire {
+pub struct Wire {
     rule: Impairment,
     cut: bool,
     dice: Dice,
@@ -67,6 +73,7 @@ impl Wires {
             names: Vec::new(),
             wires: Vec::new(),
             everywhere: Impairment::default(),
+            translators: Vec::new(),
             flying: BinaryHeap::new(),
             frames: 0,
         }
@@ -82,6 +89,26 @@ impl Wires {
         let row = self.names.iter();
         let row = row.map(|to| Wire::new(self.seed, name, to, &self.everywhere));
         self.wires.push(row.collect());
+    }
+
+    /// Puts a translator before hosts. What comes to it takes the way to the first of them;
+    /// what they send takes their own.
+    pub(crate) fn translate(&mut self, kind: Nat, number: Port, addr: Ipv4Addr, hosts: &[Port]) {
+        let translator = Translator::new(kind, number, addr, hosts, self.seed);
+        self.translators.push(translator);
+    }
+
+    /// The translator before a host forgets everything.
+    pub(crate) fn forget(&mut self, host: Port) {
+        let mut before = self.translators.iter_mut();
+        if let Some(translator) = before.find(|translator| translator.is_before(host)) {
+            translator.forget();
+        }
+    }
+
+    /// Whether there is a translator before a host.
+    pub(crate) fn is_translated(&self, host: Port) -> bool {
+        self.translators.iter().any(|it| it.is_before(host))
     }
 
     pub(crate) fn set(&mut self, from: Port, to: Port, rule: Impairment) {
@@ -133,8 +160,23 @@ impl Wires {
         // What has arrived by now arrived before this.
         self.poll_arrivals(now, &mut deliver);
         let resolves = finds_addresses(frame);
+        let recipients = self.recipients(from, destination, resolves);
+        let mut sent = Cow::Borrowed(frame);
+        if resolves {
+            let answer = self.translators.iter().find_map(|it| it.answer(frame));
+            if let Some(answer) = answer {
+                deliver(from, &answer);
+                return;
+            }
+        } else if !self.is_among_neighbours(from, destination)
+            && let Some(before) = self.translators.iter_mut().find(|it| it.is_before(from))
+            && !before.send(from, sent.to_mut())
+        {
+            return;
+        }
+        let frame = &*sent;
         let mut shared = None;
-        for to in self.recipients(from, destination) {
+        for to in recipients {
             if resolves {
                 deliver(to, frame);
                 continue;
@@ -146,7 +188,7 @@ impl Wires {
                 // What waits on this wire already goes first: `last_due` saw to that.
                 if due <= now {
                     wire.stats.delivered += 1;
-                    deliver(to, frame);
+                    arrive(&self.translators, to, frame, &mut deliver);
                     continue;
                 }
                 wire.in_flight += frame.len();
@@ -176,7 +218,7 @@ impl Wires {
                 wire.stats.cut += 1;
             } else {
                 wire.stats.delivered += 1;
-                deliver(flight.to, &flight.frame);
+                arrive(&self.translators, flight.to, &flight.frame, &mut deliver);
             }
         }
     }
@@ -193,8 +235,13 @@ impl Wires {
     }
 
     /// Who gets a frame for this address: its owner, or everybody else for a group's
-    /// address and for one that is nobody's (a bridge's, say, inside a host).
-    fn recipients(&self, from: Port, destination: &Mac) -> impl Iterator<Item = Port> + use<> {
+    /// address and for one that is nobody's (a bridge's, say, inside a host). A host behind
+    /// a translator gets what its neighbours send, and questions for addresses.
+    fn recipients(&self, from: Port, destination: &Mac, resolves: bool) -> Vec<Port> {
+        let mut translators = self.translators.iter();
+        if let Some(owner) = translators.find(|it| it.mac() == *destination) {
+            return owner.hosts().first().copied().into_iter().collect();
+        }
         let all = Port::try_from(self.names.len()).unwrap_or(Port::MAX);
         let owner = destination[5];
         let range = if *destination == mac(owner) && owner < all {
@@ -202,12 +249,45 @@ impl Wires {
         } else {
             0..all
         };
-        range.filter(move |to| *to != from)
+        let reaches = |to: &Port| {
+            *to != from && (resolves || !self.is_translated(*to) || self.are_neighbours(from, *to))
+        };
+        range.filter(reaches).collect()
+    }
+
+    /// Whether both are behind one translator.
+    fn are_neighbours(&self, one: Port, other: Port) -> bool {
+        let mut translators = self.translators.iter();
+        translators.any(|it| it.is_before(one) && it.is_before(other))
+    }
+
+    /// Whether an address is that of a host behind the same translator.
+    fn is_among_neighbours(&self, from: Port, destination: &Mac) -> bool {
+        *destination == mac(destination[5]) && self.are_neighbours(from, destination[5])
+    }
+}
+
+/// Hands a frame to its host, through the translator before that if there is one.
+fn arrive(
+    translators: &[Translator],
+    to: Port,
+    frame: &[u8],
+    deliver: &mut impl FnMut(Port, &[u8]),
+) {
+    let Some(before) = translators.iter().find(|it| frame.starts_with(&it.mac())) else {
+        deliver(to, frame);
+        return;
+    };
+    let mut frame = frame.to_vec();
+    if let Some(host) = before.receive(&mut frame) {
+        deliver(host, &frame);
     }
 }
 
 impl Wire {
-    fn new(seed: u64, from: &str, to: &str, rule: &Impairment) -> Self {
+    /// The wire between two who are called so.
+    #[must_use]
+    pub fn new(seed: u64, from: &str, to: &str, rule: &Impairment) -> Self {
         Self {
             rule: rule.clone(),
             cut: false,
@@ -219,8 +299,19 @@ impl Wire {
         }
     }
 
-    /// When a frame that is sent now arrives, and when its double does.
-    fn judge(&mut self, now: Instant, len: usize) -> [Option<Instant>; 2] {
+    /// From now on, packets are treated like this.
+    pub fn set(&mut self, rule: &Impairment) {
+        self.rule = rule.clone();
+    }
+
+    /// What it has done so far. Only those who carry packets know what was delivered.
+    #[must_use]
+    pub fn stats(&self) -> LinkStats {
+        self.stats
+    }
+
+    /// When a packet that is sent now arrives, and when its double does.
+    pub fn judge(&mut self, now: Instant, len: usize) -> [Option<Instant>; 2] {
         // Every frame rolls as often, so that the fate of the next does not depend on
         // the rules that this one met.
         let [lost, doubled, overtakes, late, later] = [(); 5].map(|()| self.dice.share());

@@ -13,7 +13,7 @@ use std::net::{
 };
 use std::time::{Duration, Instant};
 
-use selvage_netlab::{Host, Impairment, Netlab};
+use selvage_netlab::{Host, Impairment, Nat, Netlab};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -313,4 +313,41 @@ fn a_name_is_a_short_word_of_its_own() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_host_behind_a_translator_is_seen_at_its_address_and_reached_by_whom_it_sent_to() {
+    let lab = Netlab::new(1).unwrap();
+    let [a, b, c, d] = lab.hosts_named(["a", "b", "c", "d"]).unwrap();
+    let outside = lab.translate(Nat::PortRestricted, &[&a, &d]).unwrap();
+    let (inside, friend, stranger) = (udp(&a), udp(&b), udp(&c));
+    let mut got = [0; 8];
+    inside
+        .send_to(b"hello", friend.local_addr().unwrap())
+        .unwrap();
+    let (_, seen) = friend.recv_from(&mut got).unwrap();
+    assert_eq!(seen.ip(), IpAddr::from(outside));
+    // What was never asked for does not pass; what comes later from elsewhere does.
+    stranger.send_to(b"psst", seen).unwrap();
+    let direct = inside.local_addr().unwrap();
+    stranger.send_to(b"psst", direct).unwrap();
+    friend.send_to(b"hi", seen).unwrap();
+    let (len, from) = inside.recv_from(&mut got).unwrap();
+    assert_eq!(
+        (&got[..len], from),
+        (&b"hi"[..], friend.local_addr().unwrap())
+    );
+    // Neighbours know each other as they are.
+    let neighbour = udp(&d);
+    neighbour.send_to(b"hey", direct).unwrap();
+    let (_, from) = inside.recv_from(&mut got).unwrap();
+    assert_eq!(from, neighbour.local_addr().unwrap());
+    // After a power cut it is seen at another port.
+    lab.forget_ports(&a);
+    inside
+        .send_to(b"again", friend.local_addr().unwrap())
+        .unwrap();
+    let (_, again) = friend.recv_from(&mut got).unwrap();
+    assert_eq!(again.ip(), IpAddr::from(outside));
+    assert_ne!(again, seen);
 }
