@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rtmfp::crypto::identity::{Discriminator, Fingerprint, Identity};
 use rtmfp::crypto::{Entropy, Group};
 use rtmfp::endpoint::{self, Endpoint, Event, Output, SessionId};
+use rtmfp::packet::session_of;
 use rtmfp::session::{self, Session};
 use rtmfp::startup::Cookies;
 use tokio::sync::Notify;
@@ -163,12 +164,21 @@ impl Door {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = sleep_until(due.map(Into::into)) => {}
-                received = socket.receive(&mut room, |from, datagram| {
-                    shard.counts.received(Protocol::Rtmfp, datagram.len());
-                    self.take(from, datagram, shard);
-                }) => if let Err(error) = received {
-                    debug!(%error, "cannot receive datagrams");
-                    tokio::time::sleep(PAUSE).await;
+                received = socket.receive(&mut room) => match received {
+                    Ok(count) => {
+                        for (from, datagram) in room.datagrams(count) {
+                            shard.counts.received(Protocol::Rtmfp, datagram.len());
+                            // Senders go by the number of acknowledgements: one for all
+                            // that came at once would slow them down.
+                            if self.take(from, datagram, shard) {
+                                self.drain(&socket, &mut batch, shard).await;
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        debug!(%error, "cannot receive datagrams");
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 },
             }
         }
@@ -201,13 +211,16 @@ impl Door {
         endpoint.session_mut(session).map(|it| it.far())
     }
 
-    fn take(&self, from: SocketAddr, datagram: &mut [u8], shard: &Shard) {
+    /// Says whether its sender waits for an answer.
+    fn take(&self, from: SocketAddr, datagram: &mut [u8], shard: &Shard) -> bool {
         let mut endpoint = self.endpoint.borrow_mut();
         if let Some(other) = endpoint.other_index(datagram) {
             shard.hand_on(other, from, datagram);
-            return;
+            return false;
         }
+        let session = session_of(datagram).map(SessionId);
         endpoint.handle_datagram(from, datagram, Instant::now());
+        session.is_some_and(|session| endpoint.owes_at_once(session))
     }
 
     /// Sends what there is to send and acts on what happened. Says when to come back.

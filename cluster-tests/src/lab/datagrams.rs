@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rtmfp::crypto::Group;
 use rtmfp::crypto::identity::{Discriminator, Fingerprint, Identity};
-use rtmfp::endpoint::{Config, Endpoint, Event, Output, SessionId};
+use rtmfp::endpoint::{Config, Endpoint, Event, OpeningId, Output, SessionId};
 use rtmfp::flow::{Options, Priority, ReceiveId, SendId};
 use rtmfp::session;
 use rtmfp::startup::Cookies;
@@ -24,6 +24,8 @@ use super::until::SOON;
 pub struct Datagrams {
     socket: UdpSocket,
     endpoint: Endpoint,
+    /// The attempt to reach the server.
+    asked: OpeningId,
     session: Option<SessionId>,
     /// The server's first flow.
     control: Option<ReceiveId>,
@@ -33,6 +35,10 @@ pub struct Datagrams {
     messages: VecDeque<Message>,
     /// Sessions with others than the server: who, and where.
     peers: Vec<(Fingerprint, SocketAddr)>,
+    /// Those of them that are open, and the flow to each.
+    lines: BTreeMap<SessionId, (Fingerprint, Option<SendId>)>,
+    /// What peers say.
+    heard: VecDeque<(Fingerprint, Vec<u8>)>,
     closed: bool,
     transaction: f64,
 }
@@ -70,37 +76,81 @@ impl Datagrams {
         args: &[Amf],
     ) -> io::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let habits = session::Config::default();
+        Self::connect_from(socket, habits, identity, addr, app, args)
+    }
+
+    /// As [`Self::connect_as`], from a socket of one's own, and with other habits.
+    ///
+    /// # Errors
+    /// When nobody answers or the application is refused.
+    pub fn connect_from(
+        socket: UdpSocket,
+        habits: session::Config,
+        identity: Identity,
+        addr: SocketAddr,
+        app: &str,
+        args: &[Amf],
+    ) -> io::Result<Self> {
         let now = Instant::now();
         let chance = chance(&socket)?;
         let cookies = Cookies::new([1; 32], now);
         let mut config = Config::new(identity);
+        config.session = habits;
         config.begin.0 = Group::Modp1024;
         let mut endpoint = Endpoint::new(config, cookies, Box::new(chance), now);
         let url = format!("rtmfp://{addr}/{app}");
-        endpoint.open(&Discriminator::server(url.as_bytes()), &[addr], now);
+        let asked = endpoint.open(&Discriminator::server(url.as_bytes()), &[addr], now);
         let mut client = Self {
             socket,
             endpoint,
+            asked,
             session: None,
             control: None,
             receiving: BTreeMap::new(),
             sending: BTreeMap::new(),
             messages: VecDeque::new(),
             peers: Vec::new(),
+            lines: BTreeMap::new(),
+            heard: VecDeque::new(),
             closed: false,
             transaction: 0.0,
         };
-        client.run_until(|it| it.session.is_some())?;
+        client.join(&url, app, args)?;
+        Ok(client)
+    }
+
+    /// Leaves the server to itself and comes to another one, as the same client: sessions
+    /// with peers go on.
+    ///
+    /// # Errors
+    /// When nobody answers or the application is refused.
+    pub fn come_to(&mut self, addr: SocketAddr, app: &str) -> io::Result<()> {
+        let url = format!("rtmfp://{addr}/{app}");
+        self.session = None;
+        self.control = None;
+        self.receiving.clear();
+        self.sending.clear();
+        self.closed = false;
+        let discriminator = Discriminator::server(url.as_bytes());
+        let now = Instant::now();
+        self.asked = self.endpoint.open(&discriminator, &[addr], now);
+        self.join(&url, app, &[])
+    }
+
+    /// `connect`, once the session is open.
+    fn join(&mut self, url: &str, app: &str, args: &[Amf]) -> io::Result<()> {
+        self.run_until(|it| it.session.is_some())?;
         let object = Amf::Object(vec![
             ("app".into(), Amf::text(app)),
             ("flashVer".into(), Amf::text("LNX 9,0,124,2")),
-            ("tcUrl".into(), Amf::text(&url)),
+            ("tcUrl".into(), Amf::text(url)),
             ("objectEncoding".into(), Amf::Number(0.0)),
         ]);
         let mut values = vec![object];
         values.extend(args.iter().cloned());
-        client.call(0, "connect", &values)?;
-        Ok(client)
+        self.call(0, "connect", &values)?;
+        Ok(())
     }
 
     /// `createStream`.
@@ -174,6 +224,16 @@ impl Datagrams {
             .ok_or_else(|| io::ErrorKind::TimedOut.into())
     }
 
+    /// The next message, if it is here.
+    pub fn take(&mut self) -> Option<Message> {
+        self.messages.pop_front()
+    }
+
+    /// Whether the session with the server is over.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// The next audio, video or data message.
     ///
     /// # Errors
@@ -229,6 +289,36 @@ impl Datagrams {
     pub fn is_talking_with(&self, peer: &Fingerprint) -> Option<SocketAddr> {
         let found = self.peers.iter().find(|(id, _)| id == peer);
         found.map(|(_, at)| *at)
+    }
+
+    /// Says something to a peer with whom there is a session. It arrives, however often it
+    /// has to be sent.
+    ///
+    /// # Errors
+    /// When there is no such session, or it takes nothing.
+    pub fn tell(&mut self, peer: &Fingerprint, what: &[u8]) -> io::Result<()> {
+        let mut lines = self.lines.iter_mut();
+        let line = lines.find(|(_, (id, _))| id == peer);
+        let (session, (_, flow)) = line.ok_or(io::ErrorKind::NotConnected)?;
+        let session = self.endpoint.session_mut(*session);
+        let session = session.ok_or(io::ErrorKind::NotConnected)?;
+        let to = match flow {
+            Some(flow) => *flow,
+            None => {
+                let opened = session.open_flow(b"words", Options::default());
+                *flow.insert(opened.map_err(io::Error::other)?)
+            }
+        };
+        let now = Instant::now();
+        session
+            .write(to, what.to_vec(), Priority::Data, None, now)
+            .map_err(io::Error::other)?;
+        self.turn(Duration::ZERO)
+    }
+
+    /// What a peer has said, and who.
+    pub fn listen(&mut self) -> Option<(Fingerprint, Vec<u8>)> {
+        self.heard.pop_front()
     }
 
     /// Lets the session do what it has to do, for so long.
@@ -308,20 +398,26 @@ impl Datagrams {
                 session,
                 far,
                 fingerprint,
-                ..
+                opening,
             } => {
-                if self.session.is_some() {
+                if opening == Some(self.asked) {
+                    self.session = Some(session);
+                } else {
                     self.peers.push((fingerprint, far));
+                    self.lines.insert(session, (fingerprint, None));
                 }
-                self.session.get_or_insert(session);
                 return;
             }
             Event::Session { session, event } if Some(session) == self.session => event,
-            Event::OpenFailed { .. } => {
-                self.closed |= self.session.is_none();
+            Event::OpenFailed { opening } => {
+                self.closed |= opening == self.asked;
                 return;
             }
-            Event::Session { .. } | Event::Introduce { .. } => return,
+            Event::Session { session, event } => {
+                self.act_for_peer(session, event);
+                return;
+            }
+            Event::Introduce { .. } => return,
         };
         match event {
             session::Event::FlowOpened { flow, metadata, .. } => {
@@ -344,6 +440,32 @@ impl Datagrams {
             }
             session::Event::Closed { .. } => self.closed = true,
             session::Event::FlowComplete { .. }
+            | session::Event::FlowBroken { .. }
+            | session::Event::FlowRejected { .. }
+            | session::Event::FlowFinished { .. }
+            | session::Event::Writable { .. }
+            | session::Event::Late { .. }
+            | session::Event::ForwardedHello { .. }
+            | session::Event::Moved { .. } => {}
+        }
+    }
+}
+
+impl Datagrams {
+    /// A session with a peer has something.
+    fn act_for_peer(&mut self, session: SessionId, event: session::Event) {
+        let Some((peer, _)) = self.lines.get(&session) else {
+            return;
+        };
+        match event {
+            session::Event::Message { message, .. } => {
+                self.heard.push_back((*peer, message.bytes.to_vec()));
+            }
+            session::Event::Closed { .. } => {
+                self.lines.remove(&session);
+            }
+            session::Event::FlowOpened { .. }
+            | session::Event::FlowComplete { .. }
             | session::Event::FlowBroken { .. }
             | session::Event::FlowRejected { .. }
             | session::Event::FlowFinished { .. }

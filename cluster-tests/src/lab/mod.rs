@@ -16,6 +16,7 @@ pub mod ports;
 pub mod process;
 pub mod raw;
 pub mod until;
+pub mod weather;
 
 pub use arena::Arena;
 pub use cluster::{Cluster, Dev};

@@ -35,6 +35,11 @@ const KEY_LIFE: Duration = Duration::from_secs(5);
 /// what keeps the usual address translators from forgetting them.
 const KEEPALIVE_MS: (u32, u32) = (15_000, 10_000);
 
+/// The same for clients that play. One whose address changes while it has nothing to
+/// acknowledge is where nobody sends to until it says something by itself; this is the
+/// shortest that RFC 7425 §5.3.4 lets clients take to heart.
+const KEEPALIVE_PLAYING_MS: (u32, u32) = (5_000, 10_000);
+
 /// What came of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -62,6 +67,8 @@ pub(crate) struct Flows {
     report: Report,
     /// Packets that had come when the client was last found alive.
     packets: u64,
+    /// It was given media.
+    plays: bool,
 }
 
 impl Flows {
@@ -74,6 +81,7 @@ impl Flows {
             entered: Cell::new(false),
             report: Report::default(),
             packets: 0,
+            plays: false,
         }
     }
 
@@ -144,6 +152,10 @@ impl Flows {
         time: MediaTime,
         now: Instant,
     ) {
+        if !std::mem::replace(&mut self.plays, true) {
+            let (server, peer) = KEEPALIVE_PLAYING_MS;
+            self.write_message(&tc::keepalive(server, peer));
+        }
         let life = match frame.class {
             Class::Config | Class::Clear | Class::Data => None,
             Class::Key => Some(KEY_LIFE),

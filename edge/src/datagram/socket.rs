@@ -37,16 +37,12 @@ impl Socket {
         Ok(Self { io, state })
     }
 
-    /// Waits for datagrams, and gives each to `take` with its sender.
+    /// Waits for datagrams. Says how many buffers of `room` are filled.
     ///
     /// # Errors
     /// As the system has it.
-    pub(super) async fn receive(
-        &self,
-        room: &mut Room,
-        mut take: impl FnMut(SocketAddr, &mut [u8]),
-    ) -> io::Result<()> {
-        let count = loop {
+    pub(super) async fn receive(&self, room: &mut Room) -> io::Result<usize> {
+        loop {
             self.io.readable().await?;
             let mut buffers = room.bytes.chunks_exact_mut(BUFFER);
             let mut slices: [_; BUFFERS] =
@@ -57,17 +53,9 @@ impl Socket {
             });
             match received {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => break done?,
-            }
-        };
-        let buffers = room.bytes.chunks_exact_mut(BUFFER);
-        for (buffer, meta) in buffers.zip(&room.metas).take(count) {
-            let datagrams = buffer.get_mut(..meta.len).unwrap_or_default();
-            for datagram in datagrams.chunks_mut(meta.stride.max(1)) {
-                take(meta.addr, datagram);
+                done => return done,
             }
         }
-        Ok(())
     }
 
     /// Sends datagrams of the length `segment`, of which the last may be shorter, and waits
@@ -120,5 +108,22 @@ impl Room {
             bytes: vec![0; BUFFERS * BUFFER],
             metas: [RecvMeta::default(); BUFFERS],
         }
+    }
+
+    /// The datagrams in the first so many buffers, each with its sender.
+    pub(super) fn datagrams(
+        &mut self,
+        count: usize,
+    ) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
+        let buffers = self
+            .bytes
+            .chunks_exact_mut(BUFFER)
+            .zip(&self.metas)
+            .take(count);
+        buffers.flat_map(|(buffer, meta)| {
+            let datagrams = buffer.get_mut(..meta.len).unwrap_or_default();
+            let datagrams = datagrams.chunks_mut(meta.stride.max(1));
+            datagrams.map(|datagram| (meta.addr, datagram))
+        })
     }
 }

@@ -19,7 +19,11 @@ pub const WINDOW_INITIAL: u64 = 3 * SEGMENT;
 /// The window after a timeout with loss, in bytes.
 pub const WINDOW_TIMED_OUT: u64 = SEGMENT;
 
-/// No more packets with user data than this between acknowledgements (§3.5.2.3).
+/// No more packets with user data than this at once between acknowledgements (§3.5.2.3).
+///
+/// A far end that takes many packets in at a time answers them with one acknowledgement. So
+/// that this does not come to six packets a round trip, what the window has room for beyond
+/// a burst goes out evenly over the round trip: see [`Congestion::pace`].
 pub const BURST: u8 = 6;
 
 /// Where packets come back within this time, so many more make no burst. What §3.5.2.3 is
@@ -107,6 +111,26 @@ impl Congestion {
     #[must_use]
     pub const fn allows(&self, outstanding: u64, near: bool) -> bool {
         outstanding < self.window && self.burst < if near { BURST_NEAR } else { BURST }
+    }
+
+    /// Whether the window has room while `outstanding` bytes are in flight, be it after a
+    /// burst.
+    #[must_use]
+    pub const fn has_room(&self, outstanding: u64) -> bool {
+        outstanding < self.window
+    }
+
+    /// How long after a burst the next packet may go out, if a window goes out evenly
+    /// over a round trip.
+    #[must_use]
+    pub fn pace(&self, round_trip: Duration) -> Duration {
+        let window = u32::try_from(self.window / SEGMENT).unwrap_or(u32::MAX);
+        round_trip / window.max(1)
+    }
+
+    /// So many packets may follow a burst.
+    pub const fn handle_pace(&mut self, packets: u8) {
+        self.burst = self.burst.saturating_sub(packets);
     }
 
     /// A packet with user data went out.
@@ -418,6 +442,25 @@ mod tests {
         assert!(congestion.allows(0, true));
         congestion.handle_news(acknowledged(&congestion, 0), ALONE, 7);
         assert!(congestion.allows(0, false));
+    }
+
+    #[test]
+    fn a_window_follows_its_burst_evenly_over_the_round_trip() {
+        let mut congestion = Congestion::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(congestion.pace(second), second / 3);
+        for _ in 0..BURST {
+            congestion.handle_sent();
+        }
+        assert!(!congestion.allows(3599, false));
+        assert!(congestion.has_room(3599));
+        assert!(!congestion.has_room(3600));
+        congestion.handle_pace(2);
+        for _ in 0..2 {
+            assert!(congestion.allows(0, false));
+            congestion.handle_sent();
+        }
+        assert!(!congestion.allows(0, false));
     }
 
     #[test]

@@ -170,6 +170,8 @@ pub struct Session {
     ack_at: Option<Instant>,
     data_packets: u8,
     resend_at: Option<Instant>,
+    /// A burst was sent and not answered, and the window has room: more may go out then.
+    pace_at: Option<Instant>,
     unacknowledged_since: Option<Instant>,
     /// No message of any flow is late before this.
     expire_at: Option<Instant>,
@@ -230,6 +232,7 @@ impl Session {
             ack_at: None,
             data_packets: 0,
             resend_at: None,
+            pace_at: None,
             unacknowledged_since: None,
             expire_at: None,
             probe_at: None,
@@ -434,6 +437,12 @@ impl Session {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.state == State::Closed
+    }
+
+    /// Whether an acknowledgement is due now.
+    #[must_use]
+    pub const fn owes_at_once(&self) -> bool {
+        self.ack_now
     }
 
     /// What was counted.

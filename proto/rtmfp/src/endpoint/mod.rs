@@ -342,6 +342,14 @@ impl Endpoint {
         }
     }
 
+    /// Whether a session owes an acknowledgement that is not to be put off: its far end
+    /// sends by them. An owner who takes many datagrams in at a time polls here and there.
+    #[must_use]
+    pub fn owes_at_once(&self, id: SessionId) -> bool {
+        let entry = self.sessions.get(&id.0);
+        entry.is_some_and(|entry| entry.session.owes_at_once())
+    }
+
     /// A session, to do something with it.
     pub fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         let entry = self.sessions.get_mut(&id.0)?;

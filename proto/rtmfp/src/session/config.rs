@@ -46,7 +46,7 @@ impl Default for Config {
             packet_max: PACKET_MAX,
             manners: Manners::Standard,
             keepalive: Duration::from_secs(15),
-            stall: Duration::from_secs(1),
+            stall: Duration::from_millis(500),
             silence_max: Duration::from_secs(60),
             unacknowledged_max: Duration::from_secs(60),
             receive_buffer: 512 * 1024,

@@ -286,6 +286,7 @@ impl Session {
         if !news.any_acknowledgement {
             return;
         }
+        self.pace_at = None;
         let mut lost_flows = Vec::new();
         let (sends, stats) = (&mut self.sends, &mut self.stats);
         news.any_negative = self.outstanding.take_negatives(|lost| {

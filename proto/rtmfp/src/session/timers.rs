@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Closed, Deadline, Event, Session, State, earliest};
+use crate::congestion::BURST;
 use crate::limits;
 
 /// A request to close is repeated after so long, and given up after so long (§3.5.5).
@@ -27,6 +28,7 @@ impl Session {
                     due(Some(self.ping_at()), "ping"),
                     due(self.ack_at, "delayed acknowledgement"),
                     due(self.resend_at, "retransmission"),
+                    due(self.pace_at, "more after a burst"),
                     due(self.expire_at, "message deadline"),
                     due(self.probe_at, "closed window"),
                     due(self.forget_at, "ended flow"),
@@ -73,6 +75,9 @@ impl Session {
         }
         if is_due(self.resend_at) {
             self.handle_resend(now);
+        }
+        if let Some(at) = self.pace_at.filter(|at| *at <= now) {
+            self.handle_pace(at, now);
         }
         if is_due(self.expire_at) {
             self.expire_messages(now);
@@ -121,6 +126,23 @@ impl Session {
         }
         let next = self.outstanding.next();
         self.congestion.handle_timeout(lost, next);
+    }
+
+    /// As much may follow a burst as the time allows: timers are coarser than a fast path.
+    fn handle_pace(&mut self, at: Instant, now: Instant) {
+        self.pace_at = None;
+        let pace = self.pace();
+        let late = now.saturating_duration_since(at).as_nanos();
+        let more = late.checked_div(pace.as_nanos()).unwrap_or(u128::MAX);
+        let packets = more.saturating_add(1).min(BURST.into());
+        self.congestion
+            .handle_pace(u8::try_from(packets).unwrap_or(BURST));
+    }
+
+    /// The time from packet to packet when a window goes out evenly.
+    pub(super) fn pace(&self) -> Duration {
+        self.congestion
+            .pace(self.trip.smoothed().unwrap_or_default())
     }
 
     fn lose_all(&mut self, now: Instant) -> bool {

@@ -187,8 +187,16 @@ impl Session {
 
     /// Takes the flow off its list whose turn it is, if the network may be sent anything.
     fn select(&mut self, now: Instant) -> Option<usize> {
+        let outstanding = self.outstanding.bytes();
         let near = self.trip.is_near();
-        if !self.congestion.allows(self.outstanding.bytes(), near) {
+        if !self.congestion.allows(outstanding, near) {
+            // Without a measure of the path the next acknowledgement is waited for.
+            let paced = self.congestion.has_room(outstanding)
+                && self.trip.smoothed().is_some()
+                && self.ready.iter().any(|list| !list.is_empty());
+            if paced && self.pace_at.is_none() {
+                self.pace_at = Some(now + self.pace());
+            }
             return None;
         }
         'from_the_top: loop {

@@ -46,6 +46,8 @@ pub(crate) struct Weather {
     pub(crate) stranger_per_mille: u64,
     /// Nothing passes from the first to the second of these, in ms.
     pub(crate) outage: Option<(u64, u64)>,
+    /// Ends take in at one time what came in so many milliseconds, and answer then.
+    pub(crate) batch_ms: Option<u64>,
     /// Bytes a millisecond in each direction, and how many bytes may wait.
     pub(crate) bottleneck: Option<(u64, u64)>,
 }
@@ -172,7 +174,9 @@ impl Network {
             self.end(packet.to)
                 .handle_packet(packet.from, &packet.bytes, now);
             events.extend(self.events());
-            self.transmit();
+            if self.weather.batch_ms.is_none() {
+                self.transmit();
+            }
         }
         for end in &mut self.ends {
             if end.next_deadline().is_some_and(|due| due.at <= self.now) {
@@ -248,10 +252,15 @@ impl Network {
 
     fn fly(&mut self, at: Instant, to: Side, from: SocketAddr, bytes: Vec<u8>) {
         let jitter = self.chance.below(self.weather.jitter_ms + 1);
+        let mut at = at + Duration::from_millis(self.weather.delay_ms + jitter);
+        if let Some(batch) = self.weather.batch_ms {
+            let after = u64::try_from((at - self.start).as_millis()).unwrap() + 1;
+            at = self.start + Duration::from_millis(after.next_multiple_of(batch));
+        }
         self.sent += 1;
         let number = self.sent;
         self.flying.push(Reverse(Flying {
-            at: at + Duration::from_millis(self.weather.delay_ms + jitter),
+            at,
             number,
             to,
             from,
