@@ -79,6 +79,13 @@ pub const FORWARDED_ADDRESSES_MAX: usize = 4;
 const _: () =
     assert!(PEER_RATE as usize * FORWARDED_ADDRESSES_MAX <= rtmfp::limits::OWNERS_CHUNKS_MAX);
 
+/// When a peer is handed a hello from another edge once more. By then who asked has been told
+/// where the peer is, and has sent something there.
+pub const FORWARD_AGAIN: Duration = Duration::from_millis(200);
+
+/// Hellos that wait for it. Beyond that who asks has to do so again.
+pub const FORWARDS_AGAIN_MAX: usize = 1024;
+
 /// Peers that are being looked for at origins. An answer takes some milliseconds.
 pub const SEEKS_MAX: usize = 1024;
 

@@ -10,7 +10,8 @@
 //! | port-restricted    | one for each inside  | addresses and ports that were sent to |
 //! | symmetric          | another for each far | the one for whom it is                |
 //!
-//! Only UDP over IPv4 passes. Hosts behind one translator reach each other directly.
+//! Only UDP over IPv4 passes. Hosts behind one translator reach each other directly, and not
+//! by its own address: many that there are do not turn packets round (RFC 4787 §6).
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 

@@ -170,7 +170,8 @@ impl Wires {
             }
         } else if !self.is_among_neighbours(from, destination)
             && let Some(before) = self.translators.iter_mut().find(|it| it.is_before(from))
-            && !before.send(from, sent.to_mut())
+            // What comes back to the translator from behind it is not turned round.
+            && (before.mac() == *destination || !before.send(from, sent.to_mut()))
         {
             return;
         }

@@ -22,8 +22,8 @@ use rtmfp::endpoint::SessionId;
 use super::rates::Rates;
 use crate::config::Introductions;
 use crate::limits::{
-    ABSENT_MAX, ABSENT_TIME, FORWARDED_ADDRESSES_MAX, PAIR_RATE, PEER_RATE, PEERS_RATED_MAX,
-    SEEK_TIMEOUT, SEEKS_MAX, SOURCE_RATE,
+    ABSENT_MAX, ABSENT_TIME, FORWARD_AGAIN, FORWARDED_ADDRESSES_MAX, FORWARDS_AGAIN_MAX, PAIR_RATE,
+    PEER_RATE, PEERS_RATED_MAX, SEEK_TIMEOUT, SEEKS_MAX, SOURCE_RATE,
 };
 
 /// A link to an origin's directory, and which one of its lives.
@@ -201,6 +201,8 @@ pub(crate) struct Book {
     sources: Rates<IpAddr>,
     targets: Rates<Fingerprint>,
     pairs: Rates<(IpAddr, Fingerprint)>,
+    /// What peers are handed once more, and when.
+    again: VecDeque<(Instant, Output)>,
     outputs: VecDeque<Output>,
     counts: Arc<Counts>,
 }
@@ -220,6 +222,7 @@ impl Book {
             sources: Rates::new(SOURCE_RATE, PEERS_RATED_MAX),
             targets: Rates::new(PEER_RATE, PEERS_RATED_MAX),
             pairs: Rates::new(PAIR_RATE, PEERS_RATED_MAX),
+            again: VecDeque::new(),
             outputs: VecDeque::new(),
             counts,
         }
@@ -343,6 +346,7 @@ impl Book {
             Some(seat) => match self.may_be_told(seat, &initiator, now) {
                 None => Verdict::Refused,
                 Some(_) => {
+                    self.forward_again(seat, target, &initiator, now);
                     self.forward(seat, target, initiator);
                     Verdict::Forwarded
                 }
@@ -429,11 +433,23 @@ impl Book {
 
     /// When to call [`Self::handle_timeout`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.seeks.values().map(|seek| seek.until).min()
+        let again = self.again.front().map(|(at, _)| *at);
+        let seeks = self.seeks.values().map(|seek| seek.until);
+        seeks.chain(again).min()
     }
 
-    /// Origins that have not answered in time are passed over.
+    /// Origins that have not answered in time are passed over, and peers are handed again
+    /// what they may have answered too early.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, again)) = self.again.pop_front_if(|(at, _)| *at <= now) {
+            let is_there = |seat: &Seat, target: &Fingerprint| {
+                let peer = self.peers.get(seat);
+                peer.is_some_and(|peer| peer.id == *target)
+            };
+            if matches!(&again, Output::Forward { seat, target, .. } if is_there(seat, target)) {
+                self.outputs.push_back(again);
+            }
+        }
         let late = self.seeks.iter().filter(|(_, seek)| seek.until <= now);
         let late: Vec<_> = late.map(|(id, seek)| (*id, seek.at)).collect();
         for (id, link) in late {
@@ -512,6 +528,29 @@ impl Book {
             from,
             tag,
         });
+    }
+
+    /// The answer of the peer may be there before the one who asked knows where the peer is,
+    /// and before its own hello has opened the way: an address translator lets nothing in
+    /// from where nothing was sent. Who asks would do so again after 1.5 seconds.
+    fn forward_again(
+        &mut self,
+        seat: Seat,
+        target: Fingerprint,
+        initiator: &Initiator,
+        now: Instant,
+    ) {
+        if self.again.len() < FORWARDS_AGAIN_MAX {
+            let from = addresses(initiator.observed, &[]);
+            let tag = initiator.tag.clone();
+            let again = Output::Forward {
+                seat,
+                target,
+                from,
+                tag,
+            };
+            self.again.push_back((now + FORWARD_AGAIN, again));
+        }
     }
 
     fn seek_on(&mut self, seek: Seek, doubt: bool, now: Instant) {

@@ -154,6 +154,36 @@ fn who_is_introduced_is_a_matter_of_policy() {
 }
 
 #[test]
+fn a_peer_is_handed_a_hello_from_another_edge_once_more_when_its_sender_knows_of_it() {
+    let now = start();
+    let mut book = book(Introductions::All);
+    come(&mut book, seat(0, 2), BOB, "192.0.2.2:2", now);
+    come(&mut book, seat(0, 4), ALICE, "192.0.2.1:1", now);
+    for peer in [ALICE, BOB] {
+        book.asked((ORIGIN, 7), peer, initiator(""), now);
+    }
+    assert_eq!(outputs(&mut book).len(), 4);
+    let due = book.deadline().unwrap();
+    assert_eq!(due, now + FORWARD_AGAIN);
+    book.handle_timeout(due - SECOND / 1000);
+    assert!(outputs(&mut book).is_empty());
+    book.left(seat(0, 4));
+    book.handle_timeout(due);
+    let [Output::Forward { target, from, .. }] = &outputs(&mut book)[..] else {
+        panic!("not once")
+    };
+    // Only where its sender was seen: nobody else has asked for two answers.
+    assert_eq!(
+        (*target, texts(from)),
+        (BOB, vec!["Observed 198.51.100.1:1000".to_owned()])
+    );
+    assert_eq!(book.deadline(), None);
+    // At one edge the sender is told first.
+    book.hello(hello(BOB, "192.0.2.9:1"), now);
+    assert_eq!(book.deadline(), None);
+}
+
+#[test]
 fn a_thousand_hellos_for_one_peer_become_few() {
     let now = start();
     let mut book = book(Introductions::All);
