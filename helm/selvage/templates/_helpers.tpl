@@ -174,7 +174,7 @@ Whom an origin with an empty disk asks as well. Only such an origin reads it, so
 to restart the others: the checksum in their template is that of the configuration without it.
 */}}
 {{- define "selvage.originJoin" -}}
-{{- if ne (int .Values.origin.replicas) (int .Values.origin.founders) -}}
+{{- if gt (int .Values.origin.replicas) (int .Values.origin.founders) -}}
 cluster:
   join:
   {{- range $ordinal := until (int .Values.origin.replicas) }}
