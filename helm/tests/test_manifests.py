@@ -21,6 +21,8 @@ WAIVED = {
     "CKV_K8S_11": "no CPU limit: throttling delays media, and the request already shares the CPU fairly",
     "CKV_K8S_43": "no digest by default: the image is built by whoever installs; image.digest pins it",
     "CKV_K8S_15": "pullPolicy IfNotPresent: an image that was loaded into the nodes cannot be pulled",
+    "CKV_K8S_19": "edge.hostNetwork is for those who ask for it: RTMFP without address translation",
+    "CKV_K8S_26": "the same",
     "CKV_K8S_8": "jobs and tests that end have no liveness",
     "CKV_K8S_9": "jobs and tests that end have no readiness",
 }
