@@ -17,6 +17,10 @@ check:
 test *args:
     cluster-tests/run {{args}}
 
+# The Helm chart: lint, render, and what reviewers look for.
+chart *args:
+    helm/tests/run {{args}}
+
 # Licences, sources and banned crates.
 deny:
     cargo deny check bans licenses sources

@@ -217,8 +217,8 @@ def test_only_edges_origins_and_jobs_reach_origins():
 def test_links_are_encrypted_both_ways_and_no_edge_can_pass_for_an_origin():
     rendered = render(values_of("tls"))
     for role in ("edge", "origin"):
-        config = chart.toml(rendered.config(role))
-        assert config["link.tls.name"] == "link.demo-selvage"
+        (container,) = rendered.pods()[f"demo-selvage-{role}"]["spec"]["containers"]
+        assert {"name": "SELVAGE_LINK__TLS__NAME", "value": "link.demo-selvage"} in container["env"]
         volume = next(v for v in rendered.pods()[f"demo-selvage-{role}"]["spec"]["volumes"] if v["name"] == "link")
         certificate = rendered.one("Certificate", f"-{role}-link")["spec"]
         assert volume["secret"]["secretName"] == certificate["secretName"]

@@ -78,16 +78,19 @@ def test_the_program_starts_with_what_the_chart_writes(case, role, tmp_path, cer
     made = rendered.edges() if role == "edge" else rendered.origins()
     (container,) = made["spec"]["template"]["spec"]["containers"]
     text = rendered.config(role)
-    for folder in ("link", "tls"):
-        text = text.replace(f"/etc/selvage/{folder}/", f"{certificates}/")
-    extra = {}
+    text = text.replace("/etc/selvage/tls/", f"{certificates}/")
+    extra = {
+        each["name"]: each["value"].replace("/etc/selvage/link/", f"{certificates}/")
+        for each in container["env"]
+        if each["name"].startswith("SELVAGE_LINK__")
+    }
     if "listen.rtmps" in text:
         extra["SELVAGE_LISTEN__RTMPS"] = "127.0.0.1:0"
     lines, said = started(role, container, text, tmp_path, extra)
     node = f"demo-selvage-{role}-0"
     assert lines and all(line.startswith(f"listening node={node} ") for line in lines), said
     what = {re.search(r"what=(\S+)", line).group(1) for line in lines}
-    expected = {"grpc", "http"} if role == "origin" else {"rtmp", "rtmfp", "http"} | ({"rtmps"} if extra else set())
+    expected = {"grpc", "http"} if role == "origin" else {"rtmp", "rtmfp", "http"} | ({"rtmps"} if "listen.rtmps" in text else set())
     assert what == expected
 
 

@@ -111,14 +111,6 @@ log: {{ toJson (pick $values.log "filter" "format") }}
 {{- if $values.tracing.enabled }}
 trace: {{ toJson (dict "endpoint" (include "selvage.traceEndpoint" $root) "sample" $values.tracing.sample) }}
 {{- end }}
-{{- if $values.linkTLS.enabled }}
-link:
-  tls:
-    cert: /etc/selvage/link/tls.crt
-    key: /etc/selvage/link/tls.key
-    ca: /etc/selvage/link/ca.crt
-    name: {{ include "selvage.linkName" $root }}
-{{- end }}
 {{- if $values.admin.enabled }}
 admin:
   listen: "{{ $values.listenAddress }}:{{ $values.admin.port }}"
@@ -195,6 +187,9 @@ cluster:
 - name: SELVAGE_CLUSTER__ADVERTISE
   value: "$(SELVAGE_ID).{{ include "selvage.originsHost" $root }}:{{ $root.Values.origin.port }}"
 {{- end }}
+{{- if $root.Values.linkTLS.enabled }}
+{{ include "selvage.linkEnv" $root }}
+{{- end }}
 {{- if $root.Values.tracing.enabled }}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
@@ -204,6 +199,17 @@ cluster:
 {{- with (index $root.Values $role).extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/*
+The certificates of links, as variables: `selvage cluster` reads the same ones, also when somebody
+calls it in a container.
+*/}}
+{{- define "selvage.linkEnv" -}}
+- {name: SELVAGE_LINK__TLS__CERT, value: /etc/selvage/link/tls.crt}
+- {name: SELVAGE_LINK__TLS__KEY, value: /etc/selvage/link/tls.key}
+- {name: SELVAGE_LINK__TLS__CA, value: /etc/selvage/link/ca.crt}
+- {name: SELVAGE_LINK__TLS__NAME, value: {{ include "selvage.linkName" . }}}
 {{- end }}
 
 {{/* The three probes. Takes (list $ "edge"). */}}

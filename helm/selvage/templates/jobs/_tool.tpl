@@ -6,11 +6,7 @@
   imagePullPolicy: {{ $root.Values.image.pullPolicy }}
   args: {{ toJson (index . 2) }}
   {{- if $root.Values.linkTLS.enabled }}
-  env:
-  - {name: SELVAGE_LINK__TLS__CERT, value: /etc/selvage/link/tls.crt}
-  - {name: SELVAGE_LINK__TLS__KEY, value: /etc/selvage/link/tls.key}
-  - {name: SELVAGE_LINK__TLS__CA, value: /etc/selvage/link/ca.crt}
-  - {name: SELVAGE_LINK__TLS__NAME, value: {{ include "selvage.linkName" $root }}}
+  env: {{- include "selvage.linkEnv" $root | nindent 2 }}
   volumeMounts:
   - {name: link, mountPath: /etc/selvage/link, readOnly: true}
   {{- end }}
