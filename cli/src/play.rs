@@ -92,8 +92,9 @@ async fn receive(flags: &Flags, player: &mut Player, sink: &mut Sink) -> Result<
                 let Some(placed) = recording.place(&message) else {
                     continue;
                 };
+                // By datagrams the last pictures may come after the word that the publisher
+                // has left, so that only a word takes that back.
                 quiet_since = at;
-                left = false;
                 if let Some(duration) = flags.duration {
                     let stop = *stop.get_or_insert(at + duration);
                     if at >= stop {
