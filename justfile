@@ -31,7 +31,7 @@ advisories:
 
 # One fuzz target (see proto/fuzz) for so many seconds; needs cargo-fuzz and nightly.
 fuzz target seconds="600":
-    cd proto && cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
+    cargo +nightly fuzz run --fuzz-dir proto/fuzz {{target}} -- -max_total_time={{seconds}}
 
 # What CI runs.
 ci:

@@ -56,6 +56,15 @@ impl Arena {
         self.cluster.edges[0].addr
     }
 
+    /// Where the edge speaks RTMFP.
+    ///
+    /// # Panics
+    /// When it does not say.
+    #[track_caller]
+    pub fn rtmfp(&mut self) -> SocketAddr {
+        self.cluster.edges[0].process.listening("edge-0", "rtmfp")
+    }
+
     /// Where the origin speaks gRPC.
     pub fn origin(&self) -> SocketAddr {
         self.cluster.origins[0].addr

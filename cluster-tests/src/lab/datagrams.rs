@@ -247,6 +247,24 @@ impl Datagrams {
         }
     }
 
+    /// Sends a chunk of any kind in the session, whatever it says. Says whether there still
+    /// is a session.
+    pub fn send_chunk(&mut self, chunk: &[u8]) -> bool {
+        let chunk = bytes::Bytes::copy_from_slice(chunk);
+        loop {
+            let id = self.session;
+            let Some(session) = id.and_then(|id| self.endpoint.session_mut(id)) else {
+                return false;
+            };
+            if session.send_chunk(chunk.clone()) {
+                return self.turn(Duration::ZERO).is_ok();
+            }
+            if self.closed || self.turn(Duration::ZERO).is_err() {
+                return false;
+            }
+        }
+    }
+
     /// Moves to another port, as behind an address translator that has forgotten the old one.
     ///
     /// # Errors

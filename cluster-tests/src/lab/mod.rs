@@ -15,6 +15,7 @@ pub mod peer;
 pub mod ports;
 pub mod process;
 pub mod raw;
+pub mod strangers;
 pub mod until;
 pub mod weather;
 

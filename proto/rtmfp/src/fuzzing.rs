@@ -1,11 +1,12 @@
 //! Bodies of the fuzz targets.
 
-use std::time::Instant;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use crate::chunk::Chunk;
 use crate::crypto::identity::{Discriminator, Identity};
 use crate::crypto::{FlashSuite, Group, Suite};
-use crate::endpoint::{Config, Endpoint, Output};
+use crate::endpoint::{Config, Endpoint, OpeningId, Output};
 use crate::limits;
 use crate::packet::{Packet, PacketWriter, SESSION_ID_LEN, seal_multiplex};
 use crate::startup::Cookies;
@@ -45,11 +46,10 @@ pub fn packet(plain: &[u8]) {
     );
 }
 
-/// Arbitrary plain packets, sealed for the startup, to an endpoint that is opening a
-/// session: each is a length of two bytes and as many bytes.
-#[allow(clippy::disallowed_methods, reason = "any instant will do")]
-pub fn startup(data: &[u8]) {
-    let now = Instant::now();
+/// An endpoint that is opening a session, as [`startup`] plays it: everything follows from
+/// constants, so that a seed can hold the cookie and the tag that are right.
+#[must_use]
+pub fn startup_endpoint(now: Instant) -> Option<(Endpoint, OpeningId)> {
     let mut seed = 1_u8;
     let mut entropy = move |out: &mut [u8]| {
         for byte in out {
@@ -57,30 +57,82 @@ pub fn startup(data: &[u8]) {
             *byte = seed;
         }
     };
-    let Ok(identity) = Identity::ephemeral(&[Group::Modp1024], true, None, &mut entropy) else {
-        return;
-    };
+    let identity = Identity::ephemeral(&[Group::Modp1024], true, None, &mut entropy).ok()?;
     let cookies = Cookies::new([1; 32], now);
     let mut endpoint = Endpoint::new(Config::new(identity), cookies, Box::new(entropy), now);
-    let from = std::net::SocketAddr::from(([192, 0, 2, 1], 1935));
-    let opening = endpoint.open(&Discriminator::server(b"rtmfp://h/a"), &[from], now);
+    let opening = endpoint.open(&Discriminator::server(b"rtmfp://h/a"), &[far(0)], now);
+    Some((endpoint, opening))
+}
+
+/// The addresses that datagrams come from in [`startup`]; the first is the one asked.
+#[must_use]
+pub fn far(index: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 1935 + u16::from(index & 3)))
+}
+
+/// The longest answer to a hello of [`startup_endpoint`], with a tag as long as is taken.
+const HELLO_ANSWER_MAX: usize = 256;
+
+/// Arbitrary plain packets, sealed for the startup, to an endpoint that is opening a
+/// session. Each is a byte that says which session it is to, where it comes from and how
+/// long to wait before it, a length of two bytes, and as many bytes.
+///
+/// # Panics
+/// When one who may be lying about its address makes the endpoint say more than it was told.
+#[allow(clippy::disallowed_methods, reason = "any instant will do")]
+pub fn startup(data: &[u8]) {
+    let mut now = Instant::now();
+    let Some((mut endpoint, opening)) = startup_endpoint(now) else {
+        return;
+    };
     let mut suite = FlashSuite::startup();
     let mut buffer = [0; limits::STARTUP_DATAGRAM_MAX];
     let mut rest = data;
-    while let Some(([id, len], after)) = rest.split_first_chunk::<2>() {
-        let (plain, after) = after.split_at(usize::from(*len).min(after.len()));
-        rest = after;
+    let mut packets = 0;
+    while let Some(([what, high, low], after)) = rest.split_first_chunk::<3>() {
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
         let begin = SESSION_ID_LEN + suite.head_len();
+        let room = suite.plain_max(buffer.len() - SESSION_ID_LEN);
+        let (plain, after) = after.split_at(len.min(after.len()).min(room));
+        rest = after;
+        now += Duration::from_millis(u64::from(what >> 3) * 250);
+        drain(&mut endpoint, now, &mut buffer);
         buffer[begin..begin + plain.len()].copy_from_slice(plain);
         let Ok(len) = suite.seal(&mut buffer[SESSION_ID_LEN..], plain.len()) else {
             return;
         };
-        let datagram = &mut buffer[..SESSION_ID_LEN + len];
-        seal_multiplex(datagram, if id & 1 == 0 { 0 } else { opening.0 });
-        endpoint.handle_datagram(from, datagram, now);
-        while !matches!(endpoint.poll_output(now, &mut buffer), Output::Timeout(_)) {}
+        let len = SESSION_ID_LEN + len;
+        let datagram = &mut buffer[..len];
+        seal_multiplex(datagram, if what & 1 == 0 { 0 } else { opening.0 });
+        let keyings = endpoint.stats().keyings;
+        endpoint.handle_datagram(far(what >> 1), datagram, now);
+        let proved = endpoint.stats().keyings > keyings;
+        let sent = drain(&mut endpoint, now, &mut buffer);
+        let first = Packet::parse(plain).ok().and_then(|it| it.chunks().next());
+        match first {
+            Some(Chunk::InitiatorHello(_)) => assert!(sent <= len.max(HELLO_ANSWER_MAX)),
+            // A keying that came before is answered as it was.
+            Some(Chunk::InitiatorKeying(_)) if !proved => {
+                assert!(sent <= len.max(HELLO_ANSWER_MAX), "{sent} for {len}");
+            }
+            Some(_) | None => {}
+        }
+        packets += 1;
+        assert!(endpoint.len() <= packets, "sessions without a keying");
     }
-    assert!(endpoint.len() <= 1, "nobody has shown a cookie");
+}
+
+/// Lets an endpoint do what it has to, and counts the bytes that it sends.
+fn drain(endpoint: &mut Endpoint, now: Instant, buffer: &mut [u8]) -> usize {
+    let mut sent = 0;
+    for _ in 0..1000 {
+        match endpoint.poll_output(now, buffer) {
+            Output::Transmit { len, .. } => sent += len,
+            Output::Event(_) => {}
+            Output::Timeout(_) => return sent,
+        }
+    }
+    unreachable!("it never comes to rest");
 }
 
 #[cfg(test)]

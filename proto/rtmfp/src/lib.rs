@@ -26,6 +26,7 @@ pub mod fuzzing;
 pub mod limits;
 pub mod option;
 pub mod packet;
+mod reassembly;
 pub mod session;
 pub mod startup;
 pub mod tc;

@@ -76,6 +76,14 @@ pub const FRAGMENTED_PACKETS_MAX: usize = 4;
 /// The longest packet that is put together from fragments (§3.4 suggests as much).
 pub const FRAGMENTED_PACKET_MAX: usize = 65_536;
 
+/// The fragments of one packet. A packet of the greatest length in fragments of 512 bytes has
+/// so many; each costs far more to remember than its bytes when they are few.
+pub const FRAGMENTS_MAX: usize = 128;
+
+/// Startup packets that are put together from fragments at a time, of all who have proved
+/// nothing. Known endpoints send large startup packets whole.
+pub const FRAGMENTED_STARTUPS_MAX: usize = 16;
+
 const _: () = assert!(MESSAGE_MAX * 3 / 2 < RECEIVED_MAX);
 const _: () = assert!(REPLAY_WINDOW >= 32);
 const _: () = assert!(CERTIFICATE_MAX + COMPONENT_MAX + FAR_COOKIE_MAX < STARTUP_DATAGRAM_MAX);
@@ -90,3 +98,10 @@ pub const STARTUP_QUEUE_MAX: usize = 256;
 
 /// The addresses that a peer may report of itself.
 pub const REPORTED_MAX: usize = 16;
+
+/// How long a session that we answered may be without a packet that shows that its keys are
+/// held. The initiator has every reason to send one at once.
+pub const HALF_OPEN_FOR: Duration = Duration::from_secs(20);
+
+/// Sessions without such a packet. With one more, the oldest is dropped: it has had longest.
+pub const HALF_OPEN_MAX: usize = 4096;

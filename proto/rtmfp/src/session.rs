@@ -30,7 +30,6 @@ mod event;
 pub mod fuzzing;
 mod incoming;
 mod mobility;
-mod reassembly;
 mod timers;
 mod transmit;
 
@@ -48,12 +47,12 @@ use crate::flow::{
 };
 use crate::limits;
 use crate::packet::Mode;
+use crate::reassembly::Reassembly;
 
 use clock::Clock;
 pub use config::{Config, Manners};
 pub use event::{Closed, Event};
 use mobility::Mobility;
-use reassembly::Reassembly;
 
 /// Where a packet that was written has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,7 +189,7 @@ pub struct Session {
     control: VecDeque<Bytes>,
     close_ack_due: bool,
     mobility: Mobility,
-    reassembly: Reassembly,
+    reassembly: Reassembly<()>,
     neighbours: Neighbours,
     critical_sent: Option<Instant>,
     critical_received: Option<Instant>,
@@ -247,7 +246,7 @@ impl Session {
             control: VecDeque::new(),
             close_ack_due: false,
             mobility: Mobility::new(secret, now),
-            reassembly: Reassembly::default(),
+            reassembly: reassembly(),
             neighbours: Neighbours::default(),
             critical_sent: None,
             critical_received: None,
@@ -457,6 +456,12 @@ impl Session {
         self.send_at(flow.0).map(|at| self.sends[at].stats())
     }
 
+    /// Bytes that receiving flows hold, and what it costs to hold them.
+    #[must_use]
+    pub const fn buffered(&self) -> usize {
+        self.received_bytes
+    }
+
     /// The smoothed round-trip time, once one was measured.
     #[must_use]
     pub const fn round_trip(&self) -> Option<Duration> {
@@ -483,6 +488,11 @@ impl Session {
     /// session neither yields to them nor asks others to.
     pub const fn set_neighbours(&mut self, neighbours: Neighbours) {
         self.neighbours = neighbours;
+    }
+
+    /// Sets how long the far end may be silent before the session is dead.
+    pub(crate) const fn set_silence_max(&mut self, silence_max: Duration) {
+        self.config.silence_max = silence_max;
     }
 
     /// Sets how long to wait before a ping when nothing comes.
@@ -573,7 +583,7 @@ impl Session {
         self.outstanding = Outstanding::default();
         self.replies = VecDeque::new();
         self.control = VecDeque::new();
-        self.reassembly = Reassembly::default();
+        self.reassembly = reassembly();
         self.events.push_back(Event::Closed { why });
     }
 }
@@ -581,6 +591,13 @@ impl Session {
 /// The number of the first flow. The number means nothing, but zero and one are special to
 /// some peers.
 const FIRST_FLOW: u64 = 2;
+
+const fn reassembly() -> Reassembly<()> {
+    Reassembly::new(
+        limits::FRAGMENTED_PACKETS_MAX,
+        limits::FRAGMENTED_PACKET_MAX,
+    )
+}
 
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {

@@ -144,12 +144,22 @@ pub fn keepalive(server_ms: u32, peer_ms: u32) -> Message {
 /// The intervals of a [`keepalive`], if a message is one.
 #[must_use]
 pub fn read_keepalive(message: &Message) -> Option<(u32, u32)> {
+    read_user_control(message, KEEPALIVE)
+}
+
+fn read_user_control(message: &Message, event: u16) -> Option<(u32, u32)> {
     if message.kind != MessageKind::UserControl {
         return None;
     }
     let mut reader = Reader::new(&message.payload);
-    (reader.u16()? == KEEPALIVE).then_some(())?;
+    (reader.u16()? == event).then_some(())?;
     Some((reader.u32()?, reader.u32()?))
+}
+
+/// The barrier of a [`flow_sync`], and how many flows come to it, if a message is one.
+#[must_use]
+pub fn read_flow_sync(message: &Message) -> Option<(u32, u32)> {
+    read_user_control(message, FLOW_SYNC)
 }
 
 /// One of `count` flows has come to the barrier `id` (§5.2).

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::{Endpoint, Event, OpeningId, queue};
 use crate::chunk::{Chunk, InitiatorHello, InitiatorKeying, ResponderHelloCookieChange};
+use crate::crypto::Suite;
 use crate::crypto::identity::{Certificate, Discriminator};
-use crate::crypto::{FlashSuite, Suite};
 use crate::error::Error;
 use crate::limits;
 use crate::packet::{Mode, Packet, STARTUP_SESSION, open_multiplex};
@@ -31,8 +31,7 @@ impl Endpoint {
                     entry.session.handle_packet(from, plain, now);
                     queue(&mut self.ready, id, entry);
                     if !entry.proved {
-                        entry.proved = true;
-                        self.override_others(id);
+                        self.prove(id);
                     }
                 }
                 Err(_) => self.stats.dropped += 1,
@@ -56,21 +55,46 @@ impl Endpoint {
         room: usize,
         now: Instant,
     ) -> Result<(), Error> {
-        let mut suite = FlashSuite::clone(&self.startup);
-        let packet = Packet::parse(suite.open(sealed)?)?;
-        // One chunk a packet is all there is in a startup; more would be work for nothing.
-        let Some(chunk) = packet.chunks().next() else {
-            return Ok(());
-        };
+        let packet = Packet::parse(self.startup.open(sealed)?)?;
         if packet.header.mode != Mode::Startup {
             return Err(Error::PacketMode);
         }
+        // One chunk a packet is all there is in a startup; more would be work for nothing.
+        match packet.chunks().next() {
+            Some(Chunk::PacketFragment(part)) => {
+                let part = self
+                    .fragments
+                    .handle_fragment(from, Mode::Startup, &part, now);
+                let Some(whole) = part else { return Ok(()) };
+                let packet = Packet::parse(&whole)?;
+                if packet.header.mode != Mode::Startup {
+                    return Err(Error::PacketMode);
+                }
+                match packet.chunks().next() {
+                    // So many bytes came, and more: an answer may be as long.
+                    Some(chunk) => self.handle_chunk(from, id, chunk, whole.len(), now),
+                    None => Ok(()),
+                }
+            }
+            Some(chunk) => self.handle_chunk(from, id, chunk, room, now),
+            None => Ok(()),
+        }
+    }
+
+    fn handle_chunk(
+        &mut self,
+        from: SocketAddr,
+        id: u32,
+        chunk: Chunk<'_>,
+        room: usize,
+        now: Instant,
+    ) -> Result<(), Error> {
         match (chunk, id) {
             (Chunk::InitiatorHello(hello), STARTUP_SESSION) => {
                 self.answer_hello(&hello, from, room, now);
             }
             (Chunk::InitiatorKeying(keying), STARTUP_SESSION) => {
-                self.handle_keying(&keying, from, now)?;
+                self.handle_keying(&keying, from, room, now)?;
             }
             (Chunk::ResponderHello(hello), STARTUP_SESSION) => {
                 if let Some(opening) = opening_of(&mut self.openings, hello.tag) {
@@ -119,7 +143,7 @@ impl Endpoint {
         if hello.tag.len() > limits::TAG_MAX {
             self.stats.dropped += 1;
         } else if wanted.selects_identity(&self.config.identity) {
-            if !self.hellos.take(now) {
+            if !self.hellos.take_own(from.ip(), now) {
                 self.stats.limited += 1;
                 return;
             }
@@ -159,12 +183,13 @@ impl Endpoint {
         &mut self,
         keying: &InitiatorKeying<'_>,
         from: SocketAddr,
+        room: usize,
         now: Instant,
     ) -> Result<(), Error> {
         match self.cookies.check(keying.cookie, from, now) {
             Cookie::Good => {}
             Cookie::OtherAddress => {
-                if !self.hellos.take(now) {
+                if !self.hellos.take_own(from.ip(), now) {
                     self.stats.limited += 1;
                     return Ok(());
                 }
@@ -173,7 +198,8 @@ impl Endpoint {
                     old: keying.cookie,
                     new: &new,
                 });
-                let room = limits::DATAGRAM_MAX;
+                // Whoever sends this may have another's address and a cookie of its own: the
+                // answer is no longer than what it answers. A keying with a key is.
                 self.send_startup(from, keying.session, &chunk, room, now);
                 return Ok(());
             }
@@ -205,7 +231,7 @@ impl Endpoint {
         if asking.is_some() && self.config.identity.as_bytes() <= keying.certificate {
             return Ok(());
         }
-        if self.sessions.len() >= self.config.sessions_max || !self.keyings.take(now) {
+        if !self.keyings.take(from.ip(), now) || !self.has_room() {
             self.stats.limited += 1;
             return Ok(());
         }
@@ -234,7 +260,7 @@ impl Endpoint {
     /// One who came back from another address has shown to hold the static key of its
     /// certificate: its old sessions are stale. An ephemeral key shows nothing of the kind,
     /// and anyone may have copied the certificate.
-    fn override_others(&mut self, id: u32) {
+    pub(super) fn override_others(&mut self, id: u32) {
         let Some(entry) = self.sessions.get(&id) else {
             return;
         };

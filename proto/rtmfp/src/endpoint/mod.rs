@@ -11,8 +11,13 @@
 //!
 //! # Who is not proved
 //!
-//! Nothing is stored for a sender until it has repeated our cookie, and what is done for it
-//! is limited by [`Config`]: answers to hellos, key agreements, introductions.
+//! Nothing is stored for a sender until it has repeated our cookie, but for some fragments of
+//! startup packets, and what is done for it is limited by [`Config`]: answers to hellos, key
+//! agreements, introductions. One that asks for more than others leaves them their share. A
+//! session that we answered is half open until a packet comes that shows that its keys are
+//! held: nothing is told of it before, it does not last, and there are not many. No answer to
+//! one who may have another's address is longer than what it answers, but for a
+//! Responder Hello, which has to hold a cookie and our certificate.
 //!
 //! # Introductions
 //!
@@ -23,6 +28,7 @@
 mod incoming;
 mod outgoing;
 mod rate;
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -30,15 +36,16 @@ use std::time::Instant;
 
 use crate::address::{Address, Origin};
 use crate::chunk::{Chunk, ForwardedHello, Redirect, Redirects};
-use crate::crypto::identity::{Certificate, Fingerprint, Identity};
+use crate::crypto::identity::{Fingerprint, Identity};
 use crate::crypto::keying::Policy;
 use crate::crypto::{Entropy, FlashSuite, Group};
 use crate::limits;
-use crate::packet::{Mode, STARTUP_SESSION, session_of};
+use crate::packet::{STARTUP_SESSION, session_of};
+use crate::reassembly::Reassembly;
 use crate::session::{self, Session};
-use crate::startup::{self, Cookies, Opened, Opening};
+use crate::startup::{self, Cookies, Opening};
 use crate::wire::Writer;
-use rate::Rate;
+use rate::{Rate, Shares};
 
 /// A session of an endpoint: the id of packets to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +89,9 @@ pub struct Config {
     pub keyings_per_second: u32,
     /// Introductions that are told in a second.
     pub introductions_per_second: u32,
+    /// Hellos that are forwarded to us and answered in a second. Whoever has a session can
+    /// make us answer anybody.
+    pub forwarded_per_second: u32,
 }
 
 impl Config {
@@ -99,6 +109,7 @@ impl Config {
             hellos_per_second: 20_000,
             keyings_per_second: 500,
             introductions_per_second: 1000,
+            forwarded_per_second: 100,
         }
     }
 }
@@ -106,7 +117,8 @@ impl Config {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A session is open.
+    /// A session is open. One that we answered is when a packet has come in it: the far end
+    /// holds its keys.
     Opened {
         /// The session.
         session: SessionId,
@@ -206,6 +218,8 @@ struct Entry {
     queued: bool,
     /// A packet came that only the holder of the keys can have made.
     proved: bool,
+    /// The owner knows of it.
+    told: bool,
 }
 
 /// Many sessions on one socket.
@@ -223,9 +237,16 @@ pub struct Endpoint {
     ready: VecDeque<u32>,
     events: VecDeque<Event>,
     outbox: VecDeque<(SocketAddr, Vec<u8>)>,
-    hellos: Rate,
-    keyings: Rate,
+    hellos: Shares,
+    keyings: Shares,
     introductions: Rate,
+    forwarded: Rate,
+    /// Sessions that we answered, the oldest first. Those that were proved since are among
+    /// them until their turn comes.
+    half_open: VecDeque<u32>,
+    /// Where the search for sessions that are over goes on.
+    searched: u32,
+    fragments: Reassembly<SocketAddr>,
     stats: Stats,
 }
 
@@ -246,13 +267,23 @@ impl Endpoint {
     pub fn new(
         config: Config,
         cookies: Cookies,
-        entropy: Box<dyn Entropy + Send>,
+        mut entropy: Box<dyn Entropy + Send>,
         now: Instant,
     ) -> Self {
+        let mut secret = [0; 8];
+        entropy.fill(&mut secret);
+        let secret = u64::from_be_bytes(secret);
         Self {
-            hellos: Rate::new(config.hellos_per_second, now),
-            keyings: Rate::new(config.keyings_per_second, now),
+            hellos: Shares::new(config.hellos_per_second, secret, now),
+            keyings: Shares::new(config.keyings_per_second, secret, now),
             introductions: Rate::new(config.introductions_per_second, now),
+            forwarded: Rate::new(config.forwarded_per_second, now),
+            half_open: VecDeque::new(),
+            searched: 0,
+            fragments: Reassembly::new(
+                limits::FRAGMENTED_STARTUPS_MAX,
+                limits::STARTUP_DATAGRAM_MAX,
+            ),
             config,
             cookies,
             entropy,
@@ -501,68 +532,6 @@ impl Endpoint {
             let free = !self.sessions.contains_key(&id) && !self.openings.contains_key(&id);
             if id != 0 && free {
                 return id;
-            }
-        }
-    }
-
-    fn insert(
-        &mut self,
-        opened: Opened,
-        mode: Mode,
-        answered: Option<(startup::Request, Vec<u8>)>,
-        opening: Option<OpeningId>,
-        now: Instant,
-    ) {
-        let Ok(certificate) = Certificate::parse(&opened.certificate) else {
-            return;
-        };
-        let (id, far, fingerprint) = (opened.near_id, opened.far, certificate.fingerprint());
-        let mut secret = [0; 32];
-        self.entropy.fill(&mut secret);
-        let config = self.config.session.clone();
-        let mut entry = Entry {
-            session: Session::new(config, mode, far, secret, now),
-            suite: opened.keys.suite(),
-            far_id: opened.far_id,
-            certificate: opened.certificate,
-            fingerprint,
-            answered,
-            bound: far,
-            reported: Vec::new(),
-            deadline: None,
-            queued: false,
-            // A responder's component came under keys that only it could make.
-            proved: mode == Mode::Initiator,
-        };
-        queue(&mut self.ready, id, &mut entry);
-        self.by_address.insert(far, id);
-        self.by_fingerprint
-            .entry(fingerprint)
-            .or_default()
-            .insert(id);
-        self.sessions.insert(id, entry);
-        self.events.push_back(Event::Opened {
-            session: SessionId(id),
-            opening,
-            far,
-            fingerprint,
-        });
-    }
-
-    fn forget(&mut self, id: u32) {
-        let Some(entry) = self.sessions.remove(&id) else {
-            return;
-        };
-        if let Some(at) = entry.deadline {
-            self.timers.remove(&(at, id));
-        }
-        if self.by_address.get(&entry.bound) == Some(&id) {
-            self.by_address.remove(&entry.bound);
-        }
-        if let Some(ids) = self.by_fingerprint.get_mut(&entry.fingerprint) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_fingerprint.remove(&entry.fingerprint);
             }
         }
     }

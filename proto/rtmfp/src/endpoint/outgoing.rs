@@ -112,6 +112,10 @@ impl Endpoint {
         } = &event
         {
             let hello = crate::chunk::InitiatorHello { discriminator, tag };
+            if !self.forwarded.take(now) {
+                self.stats.limited += 1;
+                return None;
+            }
             self.answer_hello(&hello, reply.at, limits::DATAGRAM_MAX, now);
             return None;
         }
@@ -125,7 +129,8 @@ impl Endpoint {
             self.by_address.insert(*to, id);
         }
         let session = SessionId(id);
-        Some(Event::Session { session, event })
+        let told = self.sessions.get(&id).is_some_and(|entry| entry.told);
+        told.then_some(Event::Session { session, event })
     }
 }
 

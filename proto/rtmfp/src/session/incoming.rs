@@ -135,9 +135,11 @@ impl Session {
                     });
                 }
                 Chunk::PacketFragment(fragment) if !brought.was_fragmented => {
-                    if let Some(whole) = self.reassembly.handle_fragment(&fragment, now) {
+                    let mode = packet.header.mode;
+                    let whole = self.reassembly.handle_fragment((), mode, &fragment, now);
+                    if let Some(whole) = whole {
                         match Packet::parse(&whole) {
-                            Ok(inner) if inner.header.mode == packet.header.mode => {
+                            Ok(inner) if inner.header.mode == mode => {
                                 brought.was_fragmented = true;
                                 self.handle_chunks(&inner, from, now, brought);
                                 brought.was_fragmented = false;

@@ -101,6 +101,11 @@ impl Session {
         self.state = State::Closed;
     }
 
+    /// Asks whether the far end is there with the next packet, whatever else is in it.
+    pub(crate) fn ask_at_once(&mut self) {
+        self.ping_due = true;
+    }
+
     /// When to ask whether the far end is there. Silence while data are under way is
     /// looked into early, and later questions follow at growing distances.
     pub(super) fn ping_at(&self) -> Instant {

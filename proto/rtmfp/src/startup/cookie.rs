@@ -10,7 +10,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use hmac::Mac;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -37,7 +38,8 @@ pub enum Cookie {
 /// the same secret and the same origin of time.
 #[derive(Clone)]
 pub struct Cookies {
-    secret: Zeroizing<[u8; 32]>,
+    /// Has taken the secret in, which costs as much as a short message does.
+    keyed: Hmac<Sha256>,
     origin: Instant,
 }
 
@@ -51,14 +53,15 @@ impl Cookies {
     /// `secret` is random and no one else's; `origin` is not after any cookie.
     #[must_use]
     pub fn new(secret: [u8; 32], origin: Instant) -> Self {
+        let secret = Zeroizing::new(secret);
         Self {
-            secret: Zeroizing::new(secret),
+            keyed: crypto::keyed(&*secret),
             origin,
         }
     }
 
     fn mac(&self, time: [u8; TIME_LEN], address: Option<SocketAddr>) -> [u8; MAC_LEN] {
-        let mut mac = crypto::keyed(&*self.secret);
+        let mut mac = self.keyed.clone();
         mac.update(&time);
         if let Some(address) = address {
             match address.ip() {

@@ -5,6 +5,8 @@
 //! and all other flows of the client answer the server's first one. None is opened before it
 //! is needed. A message that its flow has no room for waits here.
 
+mod barrier;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
@@ -14,6 +16,7 @@ use rtmp::{Message, MessageKind, StreamId};
 use super::Metadata;
 use crate::flow::{Options, Order, Payload, Priority, ReceiveId, SendId};
 use crate::session::{Closed, Event, Refused, Session};
+use barrier::Barriers;
 
 /// What came of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +108,7 @@ pub struct Flows {
     /// The far end's first flow: commands of the connection.
     control: Option<ReceiveId>,
     receiving: BTreeMap<ReceiveId, StreamId>,
+    barriers: Barriers,
     incoming: VecDeque<Message>,
     sending: BTreeMap<(StreamId, Lane), Sending>,
     waiting: usize,
@@ -116,21 +120,22 @@ pub struct Flows {
 impl Flows {
     /// For the one who connected.
     #[must_use]
-    pub const fn client() -> Self {
+    pub fn client() -> Self {
         Self::new(Role::Client)
     }
 
     /// For the one who is connected to.
     #[must_use]
-    pub const fn server() -> Self {
+    pub fn server() -> Self {
         Self::new(Role::Server)
     }
 
-    const fn new(role: Role) -> Self {
+    fn new(role: Role) -> Self {
         Self {
             role,
             control: None,
             receiving: BTreeMap::new(),
+            barriers: Barriers::default(),
             incoming: VecDeque::new(),
             sending: BTreeMap::new(),
             waiting: 0,
@@ -215,12 +220,21 @@ impl Flows {
         }
         self.held = held;
         for flow in self.receiving.keys() {
-            session.suspend(*flow, held);
+            session.suspend(*flow, held || self.barriers.holds(*flow));
         }
     }
 
     /// Something happened in the session.
     pub fn handle_event(&mut self, session: &mut Session, event: Event, now: Instant) -> Told {
+        let told = self.act_on(session, event, now);
+        let came = self.pass_barriers(session, now);
+        match told {
+            Told::Nothing | Told::Go if came => Told::Message,
+            Told::Nothing | Told::Go | Told::Message | Told::Over(_) => told,
+        }
+    }
+
+    fn act_on(&mut self, session: &mut Session, event: Event, now: Instant) -> Told {
         match event {
             Event::FlowOpened {
                 flow,
@@ -230,19 +244,7 @@ impl Flows {
                 self.opened(session, flow, &metadata, association);
                 Told::Nothing
             }
-            Event::Message { flow, message } => {
-                let Some(stream) = self.receiving.get(&flow) else {
-                    return Told::Nothing;
-                };
-                match super::decode(*stream, &message.bytes) {
-                    Ok(Some(message)) => {
-                        self.incoming.push_back(message);
-                        Told::Message
-                    }
-                    // It is too short to be a message, or of a kind that is not for us.
-                    Ok(None) | Err(_) => Told::Nothing,
-                }
-            }
+            Event::Message { flow, message } => self.message(session, flow, message.bytes, now),
             Event::FlowComplete { flow } | Event::FlowBroken { flow } => {
                 self.complete(session, flow, now)
             }
@@ -314,6 +316,50 @@ impl Flows {
         if self.held {
             session.suspend(flow, true);
         }
+    }
+
+    fn message(
+        &mut self,
+        session: &mut Session,
+        flow: ReceiveId,
+        bytes: Bytes,
+        now: Instant,
+    ) -> Told {
+        let Some(stream) = self.receiving.get(&flow).copied() else {
+            return Told::Nothing;
+        };
+        if self.barriers.holds(flow) {
+            self.barriers.keep(flow, bytes);
+            return Told::Nothing;
+        }
+        match super::decode(stream, &bytes) {
+            Ok(Some(message)) => {
+                if let Some((id, count)) = super::read_flow_sync(&message) {
+                    self.barriers.come(flow, id, count, now);
+                    session.suspend(flow, true);
+                    return Told::Nothing;
+                }
+                self.incoming.push_back(message);
+                Told::Message
+            }
+            // It is too short to be a message, or of a kind that is not for us.
+            Ok(None) | Err(_) => Told::Nothing,
+        }
+    }
+
+    /// Lets flows go on whose barrier opens. Says whether messages came of it.
+    fn pass_barriers(&mut self, session: &mut Session, now: Instant) -> bool {
+        let before = self.incoming.len();
+        while let Some(freed) = self.barriers.poll_opened(self.receiving.keys(), now) {
+            for (flow, kept) in freed {
+                session.suspend(flow, self.held);
+                for bytes in kept {
+                    // One of them may be the next barrier.
+                    self.message(session, flow, bytes, now);
+                }
+            }
+        }
+        self.incoming.len() > before
     }
 
     fn complete(&mut self, session: &mut Session, flow: ReceiveId, now: Instant) -> Told {

@@ -6,7 +6,9 @@
     reason = "a broken example is to end the test at once"
 )]
 
+mod large;
 mod life;
+mod odd;
 mod receiving;
 mod sending;
 

@@ -285,3 +285,81 @@ fn acknowledgements_of_what_was_never_sent_change_nothing() {
         [Seen::Data { sequence: 2, .. }]
     ));
 }
+
+#[test]
+fn a_bitmap_says_the_same_as_ranges() {
+    // 1 to 2 are here, 3 is not, 4 is, 5 is not, 6 to 8 are.
+    let mut left = Vec::new();
+    for (form, beyond) in [
+        (AckForm::Ranges, &[0, 0, 0, 2][..]),
+        (AckForm::Bitmap, &[0b0001_1101]),
+    ] {
+        let mut played = Played::new();
+        let flow = played.open();
+        for number in 0..10 {
+            played.write(flow, b"x");
+            played.sent();
+            // Nothing else goes out after six without an acknowledgement.
+            if number == 4 {
+                played.ack(flow, 64, 1, &[]);
+            }
+        }
+        played.receive(&[Chunk::Ack(Ack {
+            flow: flow.0,
+            buffer_blocks: 64,
+            cumulative: 2,
+            form,
+            beyond,
+        })]);
+        let stats = played.session.flow_stats(flow).unwrap();
+        assert_eq!((stats.delivered, stats.queued_bytes), (6, 4), "{form:?}");
+        left.push(played.session.in_flight());
+    }
+    assert_eq!(left[0], left[1]);
+}
+
+#[test]
+fn no_more_than_six_packets_go_out_between_acknowledgements() {
+    let mut played = Played::new();
+    let flow = played.open();
+    for _ in 0..20 {
+        played.write(flow, b"x");
+        played.sent();
+    }
+    let stats = played.session.stats();
+    assert_eq!(stats.packets_sent, 6);
+    played.ack(flow, 64, 1, &[]);
+    assert_eq!(played.sent().len(), 1, "all that wait fit one packet");
+}
+
+#[test]
+fn timeouts_grow_by_the_root_of_two_up_to_ten_seconds() {
+    let mut played = Played::new();
+    let flow = played.open();
+    played.write(flow, b"x");
+    played.sent();
+    let mut times = vec![played.now];
+    while times.len() < 8 {
+        let due = played.session.next_deadline().unwrap();
+        let sent = played.wait(u64::try_from((due.at - played.now).as_millis()).unwrap() + 1);
+        // The far end is there, and does not acknowledge.
+        played.receive(&[Chunk::PingReply(b"")]);
+        if sent
+            .concat()
+            .iter()
+            .any(|it| matches!(it, Seen::Data { .. }))
+        {
+            times.push(played.now);
+        }
+    }
+    let waits: Vec<_> = times.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(waits[0] >= Duration::from_secs(3), "{waits:?}");
+    for two in waits.windows(2) {
+        let longest = Duration::from_millis(10_100);
+        assert!(two[1] <= longest, "{waits:?}");
+        assert!(
+            two[1] >= two[0] * 13 / 10 || two[1] > Duration::from_millis(9_900),
+            "{waits:?}"
+        );
+    }
+}

@@ -8,6 +8,7 @@
     reason = "a broken run is to end the test at once"
 )]
 
+mod long;
 mod network;
 
 use std::collections::BTreeMap;

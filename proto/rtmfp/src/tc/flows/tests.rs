@@ -210,3 +210,146 @@ fn a_rejected_stream_is_left_alone_and_rejected_commands_end_the_connection() {
     pair.settle();
     assert!(pair.told.contains(&(CLIENT, Told::Over(Over::Rejected))));
 }
+
+/// Gives messages to a server's flows as though each came in a flow of its own number.
+fn give(pair: &mut Pair, flow: u64, message: &Message) -> Told {
+    let now = pair.now;
+    let (session, flows) = &mut pair.ends[SERVER];
+    let bytes = Bytes::from(super::super::encode(message).parts().concat());
+    let message = crate::flow::Delivered {
+        bytes,
+        sequence: 1,
+        gap: false,
+    };
+    let flow = ReceiveId(flow);
+    flows.handle_event(session, Event::Message { flow, message }, now)
+}
+
+/// A server that has `count` flows of stream 1, with the numbers from 100 on.
+fn with_flows(count: u64) -> Pair {
+    let mut pair = connected(1 << 20);
+    for flow in 100..100 + count {
+        pair.ends[SERVER]
+            .1
+            .receiving
+            .insert(ReceiveId(flow), StreamId(1));
+    }
+    pair
+}
+
+fn numbered(number: u32) -> Message {
+    let mut message = message(MessageKind::Video, 1, 1);
+    message.time = number;
+    message
+}
+
+fn times(pair: &mut Pair) -> Vec<u32> {
+    let messages = pair.received(SERVER);
+    messages.iter().map(|message| message.time).collect()
+}
+
+#[test]
+fn flows_wait_for_each_other_as_in_figure_2() {
+    let mut pair = with_flows(2);
+    let sync = |id| super::super::flow_sync(id, 2);
+    let (first, second) = (100, 101);
+    // What each flow has, in an order that would be wrong.
+    give(&mut pair, first, &numbered(1));
+    give(&mut pair, first, &numbered(2));
+    give(&mut pair, first, &numbered(4));
+    give(&mut pair, first, &sync(8));
+    give(&mut pair, first, &sync(13));
+    give(&mut pair, first, &numbered(7));
+    assert_eq!(times(&mut pair), [1, 2, 4]);
+    give(&mut pair, second, &numbered(3));
+    assert_eq!(times(&mut pair), [3]);
+    assert_eq!(give(&mut pair, second, &sync(8)), Told::Nothing);
+    give(&mut pair, second, &numbered(5));
+    assert_eq!(times(&mut pair), [5], "the first is at the next barrier");
+    assert_eq!(give(&mut pair, second, &sync(13)), Told::Message);
+    give(&mut pair, second, &numbered(6));
+    assert_eq!(times(&mut pair), [7, 6]);
+}
+
+#[test]
+fn a_barrier_of_three_and_four_flows_opens_with_the_last() {
+    for count in 3..5_u32 {
+        let mut pair = with_flows(u64::from(count));
+        for flow in 0..count {
+            assert_eq!(times(&mut pair), [], "{flow} of {count}");
+            give(
+                &mut pair,
+                100 + u64::from(flow),
+                &super::super::flow_sync(1, count),
+            );
+            give(&mut pair, 100 + u64::from(flow), &numbered(flow));
+        }
+        let mut got = times(&mut pair);
+        got.sort_unstable();
+        assert!(got.into_iter().eq(0..count));
+    }
+}
+
+#[test]
+fn a_flow_that_is_lost_holds_nobody_up() {
+    // The control flow and two; one of them ends before it comes to the barrier.
+    let mut pair = with_flows(2);
+    let now = pair.now;
+    give(&mut pair, 100, &super::super::flow_sync(1, 3));
+    give(&mut pair, 100, &numbered(9));
+    assert_eq!(times(&mut pair), []);
+    let (session, flows) = &mut pair.ends[SERVER];
+    let flow = ReceiveId(101);
+    let told = flows.handle_event(session, Event::FlowComplete { flow }, now);
+    assert_eq!(told, Told::Message);
+    assert_eq!(times(&mut pair), [9]);
+}
+
+#[test]
+fn a_barrier_that_is_not_reached_opens_after_a_while() {
+    let mut pair = with_flows(2);
+    give(&mut pair, 100, &super::super::flow_sync(1, 2));
+    give(&mut pair, 100, &numbered(9));
+    pair.now += std::time::Duration::from_secs(4);
+    assert_eq!(times(&mut pair), []);
+    give(&mut pair, 101, &numbered(8));
+    assert_eq!(times(&mut pair), [8, 9]);
+    // One that counts one flow or none, and one that nobody can reach, hold nothing up.
+    for count in [0, 1, u32::MAX] {
+        give(&mut pair, 100, &super::super::flow_sync(2, count));
+        give(&mut pair, 100, &numbered(1));
+        assert_eq!(times(&mut pair), [1], "{count}");
+    }
+}
+
+#[test]
+fn what_comes_in_a_flow_that_waits_is_neither_lost_nor_mixed_up() {
+    let mut pair = connected(1 << 20);
+    pair.write(CLIENT, &message(MessageKind::Audio, 1, 1));
+    pair.settle();
+    pair.received(SERVER);
+    let now = pair.now;
+    let (session, flows) = &mut pair.ends[CLIENT];
+    let audio = flows.sending[&(StreamId(1), Lane::Audio)].flow.unwrap();
+    let barrier = super::super::encode(&super::super::flow_sync(1, 3));
+    session
+        .write(audio, barrier, Priority::Audio, None, now)
+        .unwrap();
+    // Far more than the session buffers: the sender has to wait until the barrier opens,
+    // which no other flow ever comes to.
+    for len in 1..100 {
+        pair.write(CLIENT, &message(MessageKind::Audio, 1, len * 100));
+    }
+    pair.write(CLIENT, &message(MessageKind::Video, 1, 7));
+    for _ in 0..20 {
+        pair.settle();
+        pair.write(CLIENT, &message(MessageKind::Video, 1, 7));
+    }
+    let got = pair.received(SERVER);
+    let audio: Vec<_> = got
+        .iter()
+        .filter(|message| message.kind == MessageKind::Audio)
+        .map(|message| message.payload.len())
+        .collect();
+    assert!(audio.into_iter().eq((1..100).map(|len| len * 100)));
+}

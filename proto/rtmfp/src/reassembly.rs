@@ -1,13 +1,15 @@
 //! Packets that came in fragments (RFC 7016 §3.4).
 //!
 //! Only startup has reason to send them, but an open session may. What is kept is bounded
-//! in number, in size and in time.
+//! in number, in size and in time. Packets are known by their number and by who sends them:
+//! in a startup by the address, in a session there is but one.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::chunk::PacketFragment;
 use crate::limits;
+use crate::packet::Mode;
 
 /// A packet that gets no new fragment for so long is given up.
 const PROGRESS_WITHIN: Duration = Duration::from_secs(1);
@@ -16,13 +18,17 @@ const PROGRESS_WITHIN: Duration = Duration::from_secs(1);
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Packets in parts.
-#[derive(Debug, Default)]
-pub(super) struct Reassembly {
-    packets: Vec<Partial>,
+#[derive(Debug)]
+pub(crate) struct Reassembly<From> {
+    packets: Vec<Partial<From>>,
+    packets_max: usize,
+    len_max: usize,
 }
 
 #[derive(Debug)]
-struct Partial {
+struct Partial<From> {
+    from: From,
+    mode: Mode,
     packet: u64,
     begun: Instant,
     progress: Instant,
@@ -32,17 +38,29 @@ struct Partial {
     parts: BTreeMap<u64, Vec<u8>>,
 }
 
-impl Partial {
+impl<From> Partial<From> {
     fn is_late(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.progress) >= PROGRESS_WITHIN
             || now.saturating_duration_since(self.begun) >= WHOLE_WITHIN
     }
 }
 
-impl Reassembly {
-    /// Takes a fragment in. Returns the packet that it makes whole.
-    pub(super) fn handle_fragment(
+impl<From: PartialEq> Reassembly<From> {
+    /// Keeps no more than `packets_max` packets of `len_max` bytes at a time.
+    pub(crate) const fn new(packets_max: usize, len_max: usize) -> Self {
+        Self {
+            packets: Vec::new(),
+            packets_max,
+            len_max,
+        }
+    }
+
+    /// Takes a fragment in, which came in a packet of `mode`. Returns the packet that it
+    /// makes whole.
+    pub(crate) fn handle_fragment(
         &mut self,
+        from: From,
+        mode: Mode,
         fragment: &PacketFragment<'_>,
         now: Instant,
     ) -> Option<Vec<u8>> {
@@ -50,12 +68,15 @@ impl Reassembly {
         let at = match self
             .packets
             .iter()
-            .position(|partial| partial.packet == fragment.packet)
+            .position(|partial| partial.packet == fragment.packet && partial.from == from)
         {
+            Some(at) if self.packets[at].mode != mode => return None,
             Some(at) => at,
-            None if self.packets.len() >= limits::FRAGMENTED_PACKETS_MAX => return None,
+            None if self.packets.len() >= self.packets_max => return None,
             None => {
                 self.packets.push(Partial {
+                    from,
+                    mode,
                     packet: fragment.packet,
                     begun: now,
                     progress: now,
@@ -69,7 +90,8 @@ impl Reassembly {
         let partial = &mut self.packets[at];
         let known = partial.parts.contains_key(&fragment.index);
         let beyond = partial.count.is_some_and(|count| fragment.index >= count);
-        let too_much = partial.bytes + fragment.bytes.len() > limits::FRAGMENTED_PACKET_MAX;
+        let too_much = partial.bytes + fragment.bytes.len() > self.len_max
+            || partial.parts.len() >= limits::FRAGMENTS_MAX;
         if known || beyond || too_much {
             return None;
         }
@@ -94,7 +116,7 @@ impl Reassembly {
     }
 
     /// Gives memory back that late packets hold.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         self.packets.retain(|partial| !partial.is_late(now));
         if self.packets.is_empty() {
             self.packets = Vec::new();
