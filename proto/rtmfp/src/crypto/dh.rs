@@ -11,6 +11,7 @@ use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
 use crypto_bigint::{Odd, U320, U1024, U1536, U2048, U4096, Uint};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::powers::Powers;
 use crate::error::Error;
 
 /// Randomness, from outside: nothing in this crate draws any by itself.
@@ -98,6 +99,16 @@ impl Group {
             Self::Modp1536 => power(&MODP_1536, base, exponent, bits),
             Self::Modp2048 => power(&MODP_2048, base, exponent, bits),
             Self::Modp4096 => power(&MODP_4096, base, exponent, bits),
+        }
+    }
+
+    /// Two to the power of `exponent`: a public key. What clients choose most has its powers
+    /// made beforehand.
+    fn power_of_two(self, exponent: &U320) -> Vec<u8> {
+        match self {
+            Self::Modp1024 => to_bytes(&POWERS_1024.raise(&MODP_1024, exponent)),
+            Self::Modp2048 => to_bytes(&POWERS_2048.raise(&MODP_2048, exponent)),
+            Self::Modp1536 | Self::Modp4096 => self.power(&[2], exponent).to_vec(),
         }
     }
 
@@ -205,7 +216,7 @@ impl KeyPair {
 
     fn from_exponent(group: Group, bytes: &[u8; U320::BYTES]) -> Self {
         let exponent = Zeroizing::new(U320::from_be_slice(bytes));
-        let public = group.power(&[2], &exponent).to_vec();
+        let public = group.power_of_two(&exponent);
         Self {
             group,
             exponent,
@@ -242,6 +253,11 @@ static MODP_1024: LazyLock<FixedMontyParams<{ U1024::LIMBS }>> = LazyLock::new(|
 static MODP_1536: LazyLock<FixedMontyParams<{ U1536::LIMBS }>> = LazyLock::new(|| params(HEX_1536));
 static MODP_2048: LazyLock<FixedMontyParams<{ U2048::LIMBS }>> = LazyLock::new(|| params(HEX_2048));
 static MODP_4096: LazyLock<FixedMontyParams<{ U4096::LIMBS }>> = LazyLock::new(|| params(HEX_4096));
+
+static POWERS_1024: LazyLock<Powers<{ U1024::LIMBS }>> =
+    LazyLock::new(|| Powers::new(&MODP_1024, Group::Modp1024.exponent_bits()));
+static POWERS_2048: LazyLock<Powers<{ U2048::LIMBS }>> =
+    LazyLock::new(|| Powers::new(&MODP_2048, Group::Modp2048.exponent_bits()));
 
 fn params<const LIMBS: usize>(hex: &str) -> FixedMontyParams<LIMBS> {
     // `from_be_hex` of an odd number; every group's prime is tested.
@@ -320,6 +336,25 @@ mod tests {
         let mut expected = [0; 128];
         expected[127 - 125] = 1;
         assert_eq!(pair.public(), expected);
+    }
+
+    #[test]
+    fn powers_that_were_made_beforehand_are_those_that_are_computed() {
+        let mut draw = entropy(5);
+        for group in Group::ALL {
+            let unused = U320::BYTES - group.exponent_bits() as usize / 8;
+            for fill in 0..8 {
+                let mut bytes = [0; U320::BYTES];
+                match fill {
+                    0 => {}
+                    1 => bytes[unused..].fill(0xff),
+                    _ => draw(&mut bytes[unused..]),
+                }
+                let exponent = U320::from_be_slice(&bytes);
+                let computed = group.power(&[2], &exponent);
+                assert_eq!(group.power_of_two(&exponent), *computed);
+            }
+        }
     }
 
     #[test]

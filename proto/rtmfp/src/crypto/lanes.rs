@@ -3,7 +3,7 @@
 //! In a chain each block waits for the one before it, and the processor with it. The chains
 //! of different packets do not wait for each other.
 
-use aes::Aes128;
+use aes::Aes128Enc;
 use aes::cipher::{Array, BlockCipherEncrypt};
 
 use super::BLOCK_LEN;
@@ -12,7 +12,7 @@ use super::BLOCK_LEN;
 pub(super) const LANES: usize = 8;
 
 /// Encrypts up to [`LANES`] packets, each a chain that begins with zeros.
-pub(super) fn encrypt(cipher: &Aes128, lanes: &mut [&mut [[u8; BLOCK_LEN]]]) {
+pub(super) fn encrypt(cipher: &Aes128Enc, lanes: &mut [&mut [[u8; BLOCK_LEN]]]) {
     debug_assert!(lanes.len() <= LANES);
     let common = lanes.iter().map(|lane| lane.len()).min().unwrap_or(0);
     let mut chains = [Array([0; BLOCK_LEN]); LANES];
@@ -53,7 +53,7 @@ mod tests {
             key: [u8; 16],
             seed: u8,
         ) {
-            let cipher = Aes128::new(&Array(key));
+            let cipher = Aes128Enc::new(&Array(key));
             let mut byte = seed;
             let mut packets: Vec<Vec<[u8; 16]>> = lens
                 .iter()

@@ -10,15 +10,17 @@
 //! length, or holds a checksum of its plain text. With session sequence numbers, a packet
 //! that came before is refused.
 
+mod authentication;
 pub mod dh;
 pub mod identity;
 pub mod keying;
 mod lanes;
+mod powers;
 mod replay;
 
-use aes::Aes128;
 use aes::cipher::{Array, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
-use hmac::{Hmac, Mac};
+use aes::{Aes128Dec, Aes128Enc};
+use hmac::Hmac;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
@@ -26,6 +28,7 @@ pub use dh::{Entropy, Group, KeyPair};
 
 use crate::error::Error;
 use crate::vlu;
+use authentication::Authentication;
 use replay::ReplayWindow;
 
 /// The key of packets before there is a session (§4.1).
@@ -84,27 +87,6 @@ impl Verification {
     };
 }
 
-#[derive(Clone)]
-struct Authentication {
-    keyed: Hmac<Sha256>,
-    len: usize,
-}
-
-impl Authentication {
-    fn new(key: &[u8; 32], len: u8) -> Self {
-        Self {
-            keyed: keyed(key),
-            len: usize::from(len).min(HMAC_LEN_MAX),
-        }
-    }
-
-    fn code(&self, blocks: &[u8]) -> [u8; 32] {
-        let mut mac = self.keyed.clone();
-        mac.update(blocks);
-        mac.finalize().into_bytes().into()
-    }
-}
-
 /// An HMAC-SHA256 with this key.
 pub(crate) fn keyed(key: &[u8]) -> Hmac<Sha256> {
     match Hmac::<Sha256>::new_from_slice(key) {
@@ -141,7 +123,7 @@ fn checksum(bytes: &[u8]) -> u16 {
 /// Seals the packets of one direction.
 #[derive(Clone)]
 pub struct Sealer {
-    cipher: Aes128,
+    cipher: Aes128Enc,
     authentication: Option<Authentication>,
     sequence: Option<u64>,
 }
@@ -151,7 +133,7 @@ impl Sealer {
     #[must_use]
     pub fn new(key: &[u8; 16], hmac_key: &[u8; 32], verification: Verification) -> Self {
         Self {
-            cipher: Aes128::new(&Array(*key)),
+            cipher: Aes128Enc::new(&Array(*key)),
             authentication: verification
                 .hmac_len
                 .map(|len| Authentication::new(hmac_key, len)),
@@ -215,11 +197,23 @@ impl Sealer {
                 blocks[index] = as_blocks(slot);
             }
             lanes::encrypt(&self.cipher, &mut blocks[..plain.len()]);
-            for (slot, len) in slots.chunks_mut(stride).zip(lens).take(plain.len()) {
-                let sealed = slot.get_mut(skip..skip + len).ok_or(Error::NoRoom)?;
-                let (blocks, tail) = sealed.split_at_mut(len - tail_len);
-                self.authenticate(blocks, tail);
-                total += skip + len;
+            total += lens
+                .iter()
+                .take(plain.len())
+                .map(|len| skip + len)
+                .sum::<usize>();
+            if let Some(authentication) = &self.authentication {
+                let mut messages: [&[u8]; lanes::LANES] = Default::default();
+                let mut tails: [&mut [u8]; lanes::LANES] = Default::default();
+                for (index, slot) in slots.chunks_mut(stride).enumerate().take(plain.len()) {
+                    let sealed = slot.get_mut(skip..skip + lens[index]);
+                    let sealed = sealed.ok_or(Error::NoRoom)?;
+                    let (blocks, tail) = sealed.split_at_mut(lens[index] - tail_len);
+                    (messages[index], tails[index]) = (blocks, tail);
+                }
+                authentication.codes(&messages[..plain.len()], |index, code| {
+                    tails[index].copy_from_slice(&code[..tail_len]);
+                });
             }
         }
         Ok(total)
@@ -266,7 +260,7 @@ fn as_blocks(bytes: &mut [u8]) -> &mut [[u8; BLOCK_LEN]] {
 /// Opens the packets of one direction.
 #[derive(Clone)]
 pub struct Opener {
-    cipher: Aes128,
+    cipher: Aes128Dec,
     authentication: Option<Authentication>,
     window: Option<ReplayWindow>,
 }
@@ -276,7 +270,7 @@ impl Opener {
     #[must_use]
     pub fn new(key: &[u8; 16], hmac_key: &[u8; 32], verification: Verification) -> Self {
         Self {
-            cipher: Aes128::new(&Array(*key)),
+            cipher: Aes128Dec::new(&Array(*key)),
             authentication: verification
                 .hmac_len
                 .map(|len| Authentication::new(hmac_key, len)),
