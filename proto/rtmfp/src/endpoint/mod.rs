@@ -229,7 +229,8 @@ pub struct Endpoint {
     entropy: Box<dyn Entropy + Send>,
     origin: Instant,
     startup: FlashSuite,
-    sessions: BTreeMap<u32, Entry>,
+    /// Boxed: a tree has room for more than it holds, and these are large.
+    sessions: BTreeMap<u32, Box<Entry>>,
     openings: BTreeMap<u32, Opening>,
     by_address: BTreeMap<SocketAddr, u32>,
     by_fingerprint: BTreeMap<Fingerprint, BTreeSet<u32>>,

@@ -1,7 +1,7 @@
 //! Datagrams that go out.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{BATCH_MAX, Batch, Endpoint, Entry, Event, Output, SessionId, queue};
 use crate::crypto::{Shape, Suite};
@@ -9,6 +9,25 @@ use crate::limits;
 use crate::packet::{SESSION_ID_LEN, seal_multiplex};
 use crate::session;
 use crate::startup::Opening;
+
+/// What is due no sooner than this is not urgent: idle sessions wait for such things.
+const FAR: Duration = Duration::from_secs(5);
+
+/// What is not urgent waits for the next moment of these, so that the pings of many sessions
+/// cost one awakening.
+const TOGETHER: Duration = Duration::from_millis(125);
+
+/// When to do what is due at `at`.
+fn together(origin: Instant, at: Instant, now: Instant) -> Instant {
+    if at < now + FAR {
+        return at;
+    }
+    let late = at.saturating_duration_since(origin).as_millis() % TOGETHER.as_millis();
+    let rest = TOGETHER.saturating_sub(Duration::from_millis(u64::try_from(late).unwrap_or(0)));
+    // Whole milliseconds, of the clock too.
+    let part = at.saturating_duration_since(origin).subsec_nanos() % 1_000_000;
+    at + rest - Duration::from_nanos(u64::from(part))
+}
 
 impl Endpoint {
     /// The next datagram, event or deadline. `buffer` has room for
@@ -86,14 +105,15 @@ impl Endpoint {
             self.forget(id);
             return None;
         }
-        // A deadline that moves on is looked at again when it would have been due: it moves
-        // with every packet.
         let due = entry.session.next_deadline().map(|deadline| deadline.at);
-        let sooner = match (due, entry.deadline) {
-            (Some(due), Some(before)) => due < before,
+        let due = due.map(|at| together(self.origin, at, now));
+        let changes = match (due, entry.deadline) {
+            // One that moves on is looked at again when it would have been due: it moves
+            // with every packet. An idle session is not to be woken for that.
+            (Some(due), Some(before)) => due < before || due > before + FAR,
             (due, before) => due != before,
         };
-        if sooner {
+        if changes {
             if let Some(before) = entry.deadline {
                 self.timers.remove(&(before, id));
             }

@@ -35,7 +35,7 @@ impl Endpoint {
             config.silence_max = config.silence_max.min(limits::HALF_OPEN_FOR);
             self.half_open.push_back(id);
         }
-        let mut entry = Entry {
+        let mut entry = Box::new(Entry {
             session: Session::new(config, mode, far, secret, now),
             suite: opened.keys.suite(),
             far_id: opened.far_id,
@@ -48,7 +48,7 @@ impl Endpoint {
             queued: false,
             proved,
             told: false,
-        };
+        });
         if proved {
             // The far end counts the session once it has seen our keys at work, and its owner
             // may be the one who is to speak first.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::ReceiveId;
 use super::seen::{Seen, SequenceSet};
@@ -77,7 +77,7 @@ struct Stored {
 #[derive(Debug)]
 struct Assembly {
     sequence: u64,
-    data: BytesMut,
+    data: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,7 +269,7 @@ impl Receive {
         }
         let delivered = self.ready.pop_front()?;
         self.buffered -= delivered.bytes.len();
-        if self.ready.is_empty() && self.ready.capacity() > 8 {
+        if self.ready.is_empty() {
             self.ready = VecDeque::new();
         }
         Some(delivered)
@@ -432,16 +432,18 @@ impl Receive {
                 self.drop_assembly();
                 self.assembly = Some(Assembly {
                     sequence,
-                    data: BytesMut::new(),
+                    data: Vec::new(),
                 });
                 self.append(data);
             }
             Fragment::Middle => self.append(data),
             Fragment::End => {
                 self.append(data);
-                if let Some(assembly) = self.assembly.take() {
+                if let Some(mut assembly) = self.assembly.take() {
                     self.buffered -= assembly.data.len();
-                    self.deliver(assembly.sequence, assembly.data.freeze());
+                    // It may be kept for long, and is to take no more than it has.
+                    assembly.data.shrink_to_fit();
+                    self.deliver(assembly.sequence, assembly.data.into());
                 }
             }
         }

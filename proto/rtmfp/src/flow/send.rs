@@ -678,6 +678,10 @@ impl Send {
             self.messages.pop_front();
             self.first_message += 1;
         }
+        // Most flows are idle most of the time, and there are many.
+        if self.messages.is_empty() {
+            self.messages = VecDeque::new();
+        }
     }
 
     /// Gives memory back that a burst needed.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Closed, Event, Session, State, earliest};
+use super::{Closed, Event, FEW_FLOWS, Session, State, earliest};
 use crate::chunk::{self, Ack, Chunk, UserData};
 use crate::congestion::{ACKNOWLEDGEMENT_DELAY, Circumstances, News, is_recent};
 use crate::flow::{Receive, ReceiveId, SendId};
@@ -246,6 +246,9 @@ impl Session {
         }
         self.ack_now = true;
         let at = self.receives.partition_point(|receive| receive.id() < flow);
+        if self.receives.len() < FEW_FLOWS {
+            self.receives.reserve_exact(1);
+        }
         self.receives.insert(at, receive);
         Some(at)
     }

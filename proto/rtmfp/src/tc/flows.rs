@@ -163,7 +163,11 @@ impl Flows {
 
     /// The next message of the far end.
     pub fn poll_message(&mut self) -> Option<Message> {
-        self.incoming.pop_front()
+        let message = self.incoming.pop_front();
+        if self.incoming.is_empty() {
+            self.incoming = VecDeque::new();
+        }
+        message
     }
 
     /// Messages of the far end that wait.
@@ -473,6 +477,8 @@ impl Flows {
                 }
             }
         }
+        // Most connections are idle, and there are many.
+        sending.waiting = VecDeque::new();
     }
 }
 
