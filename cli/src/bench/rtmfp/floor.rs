@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use quinn_udp::{Transmit, UdpSocketState};
-use rtmfp::crypto::{FlashSuite, Opener, Sealer, Suite, Verification};
+use rtmfp::crypto::{FlashSuite, Opener, Sealer, Shape, Verification};
 
 use crate::bench::stream::Synthetic;
 use crate::bench::wall_micros;
@@ -70,69 +70,73 @@ fn suite(player: u8, secure: bool) -> FlashSuite {
 pub(super) fn share_of_media(bits: u64, secure: bool) -> f64 {
     let mut stream = Synthetic::new(bits);
     let (mut media, mut datagrams) = (0, 0);
-    let mut suite = suite(0, secure);
-    let mut batch = Vec::new();
+    let mut row = Row::new(0, secure);
     for _ in 0..500 {
         let payload = stream.next().payload(0);
         media += payload.len();
-        batch.clear();
-        for piece in payload.chunks(PIECE) {
-            push(&mut suite, piece, &mut batch);
+        for pieces in payload.chunks(PIECE * 8) {
+            datagrams += row.seal(pieces).0.len();
         }
-        datagrams += batch.len();
     }
     media as f64 / datagrams as f64
 }
 
-/// Adds the datagram of a piece; returns its length.
-fn push(suite: &mut FlashSuite, piece: &[u8], batch: &mut Vec<u8>) -> usize {
-    let begin = batch.len();
-    let plain = begin + SESSION_ID + suite.head_len();
-    batch.resize(plain + HEADER, 0);
-    batch.extend_from_slice(piece);
-    let plain_len = batch.len() - plain;
-    // Padding and authentication.
-    batch.resize(batch.len() + 64, 0);
-    let sealed = batch.get_mut(begin + SESSION_ID..).unwrap_or_default();
-    let len = SESSION_ID + suite.seal(sealed, plain_len).unwrap_or_default();
-    batch.truncate(begin + len);
-    len
+/// The datagrams of one player, one after the other.
+struct Row {
+    suite: FlashSuite,
+    bytes: Vec<u8>,
+}
+
+impl Row {
+    fn new(player: u8, secure: bool) -> Self {
+        let bytes = vec![0; BATCH_MAX + rtmfp::limits::DATAGRAM_MAX];
+        let suite = suite(player, secure);
+        Self { suite, bytes }
+    }
+
+    /// Seals what a message has for one call. Returns the datagrams and the length of each but
+    /// the last.
+    fn seal(&mut self, message: &[u8]) -> (&[u8], usize) {
+        let mut plain = Vec::with_capacity(BATCH_MAX / PIECE);
+        let stride = SESSION_ID + self.suite.sealed_len(0, HEADER + message.len().min(PIECE));
+        for (index, piece) in message.chunks(PIECE).enumerate() {
+            let begin = index * stride + SESSION_ID + self.suite.head_len_ahead(index) + HEADER;
+            if let Some(room) = self.bytes.get_mut(begin..begin + piece.len()) {
+                room.copy_from_slice(piece);
+            }
+            plain.push(HEADER + piece.len());
+        }
+        let shape = Shape {
+            stride,
+            skip: SESSION_ID,
+        };
+        let len = self.suite.seal_row(&mut self.bytes, shape, &plain);
+        let len = len.unwrap_or_default();
+        (self.bytes.get(..len).unwrap_or_default(), stride)
+    }
 }
 
 fn run(flags: &Flags) -> io::Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     let state = UdpSocketState::new((&socket).into())?;
     let _ = state.set_send_buffer_size((&socket).into(), 4 << 20);
-    let segments = state.max_gso_segments().max(1);
-    let mut suites: Vec<_> = (0..=u8::MAX)
+    let pieces = state.max_gso_segments().clamp(1, BATCH_MAX / (PIECE + 64));
+    let mut rows: Vec<_> = (0..=u8::MAX)
         .cycle()
         .take(flags.to.len())
-        .map(|player| suite(player, flags.secure))
+        .map(|player| Row::new(player, flags.secure))
         .collect();
     let mut stream = Synthetic::new(flags.bits);
     let began = Instant::now();
-    let mut batch = Vec::new();
     loop {
         let due = stream.next();
         let at = began + Duration::from_micros(due.at_micros);
         std::thread::sleep(at.saturating_duration_since(Instant::now()));
         let payload = due.payload(wall_micros());
-        for (to, suite) in flags.to.iter().zip(&mut suites) {
-            let mut segment = 0;
-            let mut count = 0;
-            for piece in payload.chunks(PIECE) {
-                let len = push(suite, piece, &mut batch);
-                segment = segment.max(len);
-                count += 1;
-                if count == segments || batch.len() + segment > BATCH_MAX || piece.len() < PIECE {
-                    send(&socket, &state, *to, &batch, segment)?;
-                    batch.clear();
-                    (segment, count) = (0, 0);
-                }
-            }
-            if !batch.is_empty() {
-                send(&socket, &state, *to, &batch, segment)?;
-                batch.clear();
+        for (to, row) in flags.to.iter().zip(&mut rows) {
+            for part in payload.chunks(PIECE * pieces) {
+                let (datagrams, segment) = row.seal(part);
+                send(&socket, &state, *to, datagrams, segment)?;
             }
         }
     }
