@@ -81,19 +81,24 @@ fn hellos_from_many_addresses_cost_neither_memory_nor_anybody_else_the_service()
     let hello = hello();
     let mut sent = 0;
     let newcomer = std::thread::spawn(move || a_newcomer_is_served(edge));
+    let (mut answers, mut bytes) = (0, 0);
     // Some ten thousand in a second.
     for _ in 0..400 {
         for stranger in &strangers {
             stranger.send(&hello).unwrap();
             sent += 1;
+            let (count, len) = stranger.heard();
+            answers += count;
+            bytes += len;
         }
         pace(Duration::from_millis(10));
     }
     newcomer.join().unwrap();
     a_newcomer_is_served(edge);
-    let heard: Vec<_> = strangers.iter().map(Stranger::heard).collect();
-    let answers: usize = heard.iter().map(|(count, _)| count).sum();
-    let bytes: usize = heard.iter().map(|(_, bytes)| bytes).sum();
+    for (count, len) in strangers.iter().map(Stranger::heard) {
+        answers += count;
+        bytes += len;
+    }
     println!(
         "{sent} hellos of {} bytes, {answers} answers of {} bytes heard",
         hello.len(),
@@ -226,7 +231,9 @@ fn a_client_that_breaks_every_rule_of_flows_is_a_nuisance_to_itself_only() {
         origin: rtmfp::address::Origin::Observed,
     };
     let forwarded = Discriminator::server(b"rtmfp://edge/live");
+    let (begun, mut answers) = (Instant::now(), 0);
     for number in 1..3000_u64 {
+        answers += victim.heard().0;
         let beyond = [0xff; 40];
         for chunk in [
             // Flows without end, fragments with every other missing, numbers without bound.
@@ -260,10 +267,12 @@ fn a_client_that_breaks_every_rule_of_flows_is_a_nuisance_to_itself_only() {
             client.send_chunk(out.written());
         }
     }
-    let (answers, _) = victim.heard();
-    println!("{answers} answers to one who never asked");
-    assert!(answers <= 1000, "no more than some hundred in a second");
     a_newcomer_is_served(edge);
+    answers += victim.heard().0;
+    // A hundred in a second, and as many at once to begin with.
+    let most = 100 * (2 + usize::try_from(begun.elapsed().as_secs()).unwrap());
+    println!("{answers} of {most} answers to one who never asked");
+    assert!(answers <= most);
     watcher.was_undisturbed();
     arena.is_unharmed();
 }

@@ -247,8 +247,8 @@ impl Datagrams {
         }
     }
 
-    /// Sends a chunk of any kind in the session, whatever it says. Says whether there still
-    /// is a session.
+    /// Sends a chunk of any kind in the session, whatever it says, as soon as a few are
+    /// there. Says whether there still is a session.
     pub fn send_chunk(&mut self, chunk: &[u8]) -> bool {
         let chunk = bytes::Bytes::copy_from_slice(chunk);
         loop {
@@ -257,7 +257,7 @@ impl Datagrams {
                 return false;
             };
             if session.send_chunk(chunk.clone()) {
-                return self.turn(Duration::ZERO).is_ok();
+                return true;
             }
             if self.closed || self.turn(Duration::ZERO).is_err() {
                 return false;

@@ -97,7 +97,7 @@ fn sound_goes_before_key_frames_before_others_in_two_hundred_flows_under_loss() 
         let now = network.now;
         for (place, (kind, flow)) in flows.iter().enumerate() {
             // Each flow has its own moment in a second.
-            if (turn + place as u64) % 5 == 0 {
+            if (turn + place as u64).is_multiple_of(5) {
                 let (priority, len, life) = kinds[*kind];
                 let late = Some(now + Duration::from_millis(life));
                 let server = network.end(Side::Responder);
@@ -109,13 +109,12 @@ fn sound_goes_before_key_frames_before_others_in_two_hundred_flows_under_loss() 
         let until = now + Duration::from_millis(200);
         while network.now < until {
             for (_, event) in network.step(until) {
-                match event {
-                    Event::FlowOpened { flow, metadata, .. } => {
-                        kind_of.insert(flow, usize::from(metadata[0]));
-                    }
-                    Event::Message { flow, .. } => tally[kind_of[&flow]].arrived += 1,
-                    Event::Closed { .. } => panic!("{event:?}"),
-                    _ => {}
+                if let Event::FlowOpened { flow, metadata, .. } = event {
+                    kind_of.insert(flow, usize::from(metadata[0]));
+                } else if let Event::Message { flow, .. } = event {
+                    tally[kind_of[&flow]].arrived += 1;
+                } else {
+                    assert!(!matches!(event, Event::Closed { .. }));
                 }
             }
         }

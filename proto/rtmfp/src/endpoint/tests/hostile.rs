@@ -212,9 +212,11 @@ fn nobody_is_told_more_than_it_said_before_it_is_proved_but_a_cookie() {
     // A Responder Hello holds a cookie of 64 bytes and our certificate, and that is all.
     let certificate = server.end.identity().as_bytes().len();
     assert!(answer.len() <= 4 + 16 + 16 + 64 + 16 + certificate);
-    let cookie = read(&answer, |_, _, chunk| match chunk {
-        Chunk::ResponderHello(hello) => hello.cookie.to_vec(),
-        _ => panic!("{chunk:?}"),
+    let cookie = read(&answer, |_, _, chunk| {
+        let Chunk::ResponderHello(hello) = chunk else {
+            panic!("{chunk:?}");
+        };
+        hello.cookie.to_vec()
     });
     // A cookie of one's own does not help to make us say more to another.
     for padding in 0..200 {
