@@ -39,17 +39,12 @@ fn main() {
     let certificate = identity.as_bytes().to_vec();
     let mut config = Config::new(identity);
     config.hellos_per_second = u32::MAX;
-    let mut unlimited = Endpoint::new(
-        config,
-        Cookies::new([1; 32], now),
-        Box::new(chance.clone()),
-        now,
-    );
+    let mut unlimited = Endpoint::new(config, Cookies::new([1; 32], now), Box::new(chance), now);
     let identity = Identity::ephemeral(groups, true, None, &mut chance).unwrap();
     let mut limited = Endpoint::new(
         Config::new(identity),
         Cookies::new([1; 32], now),
-        Box::new(chance.clone()),
+        Box::new(chance),
         now,
     );
 
@@ -150,7 +145,7 @@ fn flood(name: &str, datagram: &[u8], endpoint: &mut Endpoint, now: Instant, bef
         }
     }
     let each = (on_processor() - begin) / COUNT;
-    let answer = if answers > 0 { sent / answers } else { 0 };
+    let answer = sent.checked_div(answers).unwrap_or_default();
     let grown = resident().saturating_sub(before);
     println!(
         "{name:26} {:5} {answer:5} {:6} ns {grown:6}",

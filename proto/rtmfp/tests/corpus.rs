@@ -43,7 +43,7 @@ fn the_corpus_of_startups_holds() {
 fn the_corpus_of_sessions_holds() {
     let start = start();
     replay("rtmfp_session", |bytes| {
-        session::fuzzing::session(bytes, start)
+        session::fuzzing::session(bytes, start);
     });
 }
 

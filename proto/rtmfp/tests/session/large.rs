@@ -48,10 +48,10 @@ impl Pair {
             while let Some(packet) = self.ends[end].poll_transmit(&mut buffer, self.now) {
                 let bytes = buffer[..packet.len].to_vec();
                 self.sent += 1;
-                if unkind && end == HERE && self.sent % 7 == 0 {
+                if unkind && end == HERE && self.sent.is_multiple_of(7) {
                     continue;
                 }
-                if unkind && self.sent % 5 == 0 {
+                if unkind && self.sent.is_multiple_of(5) {
                     self.flying.push((1 - end, bytes.clone()));
                 }
                 self.flying.push((1 - end, bytes));

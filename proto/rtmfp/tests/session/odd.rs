@@ -173,8 +173,10 @@ fn packets_with_time_critical_data_say_so() {
 fn who_receives_time_critical_data_of_one_asks_others_to_yield() {
     let mut played = Played::new();
     let flow = played.open();
-    let mut neighbours = selvage_rtmfp::congestion::Neighbours::default();
-    neighbours.received = Some(played.now);
+    let neighbours = selvage_rtmfp::congestion::Neighbours {
+        received: Some(played.now),
+        ..selvage_rtmfp::congestion::Neighbours::default()
+    };
     played.session.set_neighbours(neighbours);
     played.write(flow, b"x");
     assert!(header(&mut played).time_critical_reverse);
