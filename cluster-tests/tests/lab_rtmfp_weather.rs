@@ -35,6 +35,9 @@ const STEP: Duration = Duration::from_millis(40);
 /// A key frame comes so often, in steps.
 const KEY_EVERY: u32 = 25;
 
+/// What comes first: two configurations and a key frame.
+const FIRST: usize = 3;
+
 /// Data come so often, in steps.
 const DATA_EVERY: u32 = 5;
 
@@ -300,12 +303,12 @@ fn reliable_in(what: &str, up: &Weather, down: &Weather, clean: SocketAddr, bega
     let well_stream = well.create_stream().unwrap();
     let code = well.play(well_stream, &name).unwrap();
     assert_eq!(code, "NetStream.Play.Start", "{what}");
-    let mut player = play(Datagrams::connect(down.addr(), "live").unwrap(), &name);
+    let player = play(Datagrams::connect(down.addr(), "live").unwrap(), &name);
 
-    let over = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&over);
+    let [there, over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (are_there, told) = (Arc::clone(&there), Arc::clone(&over));
     let publishing = std::thread::spawn(move || {
-        let (mut sent, first) = (Vec::new(), Instant::now());
+        let (mut sent, mut first) = (Vec::new(), Instant::now());
         for number in 0..SMALL.steps {
             while first.elapsed() < STEP * number {
                 publisher.turn(TURN).unwrap();
@@ -314,6 +317,14 @@ fn reliable_in(what: &str, up: &Weather, down: &Weather, clean: SocketAddr, bega
                 publisher
                     .send(message.kind, stream, message.time, &message.body)
                     .unwrap();
+                // Sound overtakes a picture that takes many packets, and who is not there yet
+                // begins with the picture: the rest follows when both players are there.
+                if sent.len() + 1 == FIRST {
+                    while !are_there.load(Ordering::Relaxed) {
+                        publisher.turn(TURN).unwrap();
+                    }
+                    first = Instant::now();
+                }
                 sent.push(message);
             }
         }
@@ -323,13 +334,22 @@ fn reliable_in(what: &str, up: &Weather, down: &Weather, clean: SocketAddr, bega
         }
         sent
     });
-    let watching = std::thread::spawn(move || {
-        let got = watch_all(&mut player, began, SMALL);
-        (player, got)
-    });
     let total = SMALL.steps as usize * 3 + 2 + SMALL.steps.div_ceil(DATA_EVERY) as usize;
-    let mut all: Vec<Message> = Vec::new();
+    let (mut all, mut watching): (Vec<Message>, _) = (Vec::new(), Some(player));
+    let mut watched = None;
     while all.len() < total {
+        if all.len() == FIRST
+            && let Some(mut player) = watching.take()
+        {
+            let mut got = watch(&mut player, began, SOON, |message| {
+                message.is_some_and(is_key)
+            });
+            there.store(true, Ordering::Relaxed);
+            watched = Some(std::thread::spawn(move || {
+                got.extend(watch_all(&mut player, began, SMALL));
+                got
+            }));
+        }
         let message = well.read_media().unwrap();
         let is_ours = message.kind != kind::DATA || message.body.starts_with(b"\x02\0\x06onStep");
         if is_ours {
@@ -337,7 +357,7 @@ fn reliable_in(what: &str, up: &Weather, down: &Weather, clean: SocketAddr, bega
         }
     }
     let took = began.elapsed();
-    let (_player, got) = watching.join().unwrap();
+    let got = watched.expect("it began").join().unwrap();
     over.store(true, Ordering::Relaxed);
     let sent = publishing.join().unwrap();
     let got: Vec<_> = got.into_iter().map(|(_, message)| message).collect();

@@ -69,6 +69,9 @@ const FILL: Duration = Duration::from_secs(15);
 /// How long a client may take to be there.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Two keepalives of each session.
+const KEEPALIVES: Duration = Duration::from_secs(30);
+
 /// How many clients shake hands at a time.
 const PARALLEL: usize = 16;
 
@@ -395,6 +398,9 @@ async fn idle(flags: &Flags, kind: Kind<'_>) -> Result<(), Failure> {
     let common = Common::new(peer.addr, false);
     client(&common, Errand::Connect).await?.leave().await;
     sleep(SETTLE).await;
+    let alone = cpu(&peer)?;
+    sleep(KEEPALIVES).await;
+    let alone = cpu(&peer)?.saturating_sub(alone).as_secs_f64();
     let gone = || Failure::Ended("the server has ended".to_owned());
     let before = usage::resident(peer.pid).ok_or_else(gone)?;
     let left = Rc::new(Cell::new(flags.idle));
@@ -424,21 +430,21 @@ async fn idle(flags: &Flags, kind: Kind<'_>) -> Result<(), Failure> {
     }
     sleep(Duration::from_secs(flags.seconds)).await;
     let cpu_before = cpu(&peer)?;
-    // Two keepalives of each.
-    let time = Duration::from_secs(30);
-    sleep(time).await;
+    sleep(KEEPALIVES).await;
     let spent = cpu(&peer)?.saturating_sub(cpu_before).as_secs_f64();
     let grown = usage::resident(peer.pid)
         .ok_or_else(gone)?
         .saturating_sub(before);
     print(&format!(
-        "{}: {} idle sessions ({} lost): {:.1} MB more ({:.1} kB each), {:.2} % of a core\n",
+        "{}: {} idle sessions ({} lost): {:.1} MB more ({:.1} kB each), {:.2} % of a core \
+         ({:.2} % without them)\n",
         kind.name(),
         there.get(),
         lost.get(),
         grown as f64 / 1e6,
         grown as f64 / 1e3 / f64::from(there.get()).max(1.0),
-        spent / time.as_secs_f64() * 100.0,
+        spent / KEEPALIVES.as_secs_f64() * 100.0,
+        alone / KEEPALIVES.as_secs_f64() * 100.0,
     ));
     drop(tasks);
     peer.stop().await;

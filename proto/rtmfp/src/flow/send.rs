@@ -678,7 +678,7 @@ impl Send {
             self.messages.pop_front();
             self.first_message += 1;
         }
-        // Most flows are idle most of the time, and there are many.
+        // Most flows are idle, and there are many.
         if self.messages.is_empty() {
             self.messages = VecDeque::new();
         }
@@ -686,9 +686,6 @@ impl Send {
 
     /// Gives memory back that a burst needed.
     pub(crate) fn shrink(&mut self) {
-        if self.messages.is_empty() {
-            self.messages = VecDeque::new();
-        }
         if self.pieces.is_empty() {
             self.pieces = VecDeque::new();
         }
