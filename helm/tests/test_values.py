@@ -42,8 +42,9 @@ REFUSED = [
     ({"linkTLS": {"enabled": True, "origin": {"existingSecret": "x"}}}, "linkTLS.edge.existingSecret"),
     ({"linkTLS": {"enabled": True, "certManager": {"enabled": True}}}, "issuerRef.name"),
     ({"linkTLS": {"enabled": True, "certManager": {"enabled": True}} | CERTIFICATES}, "choose one"),
-    ({"admin": {"enabled": True}}, "admin.existingSecret"),
-    ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "admin.enabled"),
+    ({"admin": {"enabled": False}, "edge": {"drain": {"preStop": "command"}}}, "needs admin.enabled"),
+    ({"admin": {"port": 8080}}, "admin.port"),
+    ({"monitoring": {"serviceMonitor": {"enabled": True}}}, "networkPolicy.monitoringFrom"),
     ({"tracing": {"enabled": True}}, "tracing.endpoint"),
     ({"apps": {"configMaps": {"a": "b"}, "existingClaim": "c"}}, "choose one"),
     ({"edge": {"hostNetwork": True}}, "networkPolicy.nodeCIDRs"),
@@ -148,9 +149,8 @@ def test_what_an_image_may_not_have_yet_is_off_by_default_and_listed():
         rendered = render(values_of(case))
         for role in ("edge", "origin"):
             keys = set(toml(rendered.config(role)))
-            assert not keys & {"admin.listen", "admin.token_file", "listen.proxy_protocol", "apps.dir", "cluster.join"}
-        container = rendered.edges()["spec"]["template"]["spec"]["containers"][0]
-        assert "exec" not in container.get("lifecycle", {}).get("preStop", {})
-        assert "exec" not in container["livenessProbe"]
-    for key in ("cluster.join", "selvage probe", "selvage drain", "proxy_protocol", "admin.listen", "apps.dir", "/metrics"):
+            assert not keys & {"listen.proxy_protocol", "apps.dir", "cluster.join"}
+    for key in ("cluster.join", "cluster remove", "proxy_protocol", "apps.dir"):
         assert key in listed
+    for key in ("selvage probe", "selvage drain", "admin.listen", "/metrics"):
+        assert key not in listed, "the program has it"

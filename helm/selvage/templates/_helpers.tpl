@@ -111,11 +111,6 @@ log: {{ toJson (pick $values.log "filter" "format") }}
 {{- if $values.tracing.enabled }}
 trace: {{ toJson (dict "endpoint" (include "selvage.traceEndpoint" $root) "sample" $values.tracing.sample) }}
 {{- end }}
-{{- if $values.admin.enabled }}
-admin:
-  listen: "{{ $values.listenAddress }}:{{ $values.admin.port }}"
-  token_file: /etc/selvage/admin/{{ $values.admin.secretKey }}
-{{- end }}
 {{- end }}
 
 {{- define "selvage.edgeConfig" -}}
@@ -177,6 +172,19 @@ cluster:
 
 {{/* Parts of pods. */}}
 
+{{/*
+Whether pods of a role listen for operators: always on the loopback, by variables, which `selvage
+status` and `selvage drain` read as well. On a node's own network the loopback is the node's, and
+whoever is there needs a token. Takes (list $ "edge"), gives nothing for no.
+*/}}
+{{- define "selvage.admin" -}}
+{{- $values := (index . 0).Values -}}
+{{- $shared := and (eq (index . 1) "edge") $values.edge.hostNetwork -}}
+{{- if and $values.admin.enabled (or $values.admin.existingSecret (not $shared)) -}}
+true
+{{- end -}}
+{{- end }}
+
 {{/* Who this is, in configuration and in traces. Takes (list $ "edge"). */}}
 {{- define "selvage.env" -}}
 {{- $root := index . 0 -}}
@@ -189,6 +197,12 @@ cluster:
 {{- end }}
 {{- if $root.Values.linkTLS.enabled }}
 {{ include "selvage.linkEnv" $root }}
+{{- end }}
+{{- if include "selvage.admin" . }}
+- {name: SELVAGE_ADMIN__LISTEN, value: "127.0.0.1:{{ $root.Values.admin.port }}"}
+{{- if $root.Values.admin.existingSecret }}
+- {name: SELVAGE_ADMIN__TOKEN_FILE, value: /etc/selvage/admin/{{ $root.Values.admin.secretKey }}}
+{{- end }}
 {{- end }}
 {{- if $root.Values.tracing.enabled }}
 - name: NODE_NAME
@@ -220,7 +234,7 @@ calls it in a container.
 {{- /* A log of many entries is read at the start. */ -}}
 startupProbe:
   {{- if $exec }}
-  exec: {command: [/selvage, probe, startup, --at, "127.0.0.1:{{ $port }}"]}
+  exec: {command: [/selvage, probe, startup, --http, "127.0.0.1:{{ $port }}"]}
   {{- else }}
   httpGet: {path: /startupz, port: http}
   {{- end }}
@@ -230,7 +244,7 @@ startupProbe:
 {{- /* The process alone: a cluster without a leader is not mended by restarts. */}}
 livenessProbe:
   {{- if $exec }}
-  exec: {command: [/selvage, probe, live, --at, "127.0.0.1:{{ $port }}"]}
+  exec: {command: [/selvage, probe, live, --http, "127.0.0.1:{{ $port }}"]}
   {{- else }}
   httpGet: {path: /livez, port: http}
   {{- end }}
@@ -240,7 +254,7 @@ livenessProbe:
 {{- /* An origin knows a leader, an edge reaches an origin. */}}
 readinessProbe:
   {{- if $exec }}
-  exec: {command: [/selvage, probe, ready, --at, "127.0.0.1:{{ $port }}"]}
+  exec: {command: [/selvage, probe, ready, --http, "127.0.0.1:{{ $port }}"]}
   {{- else }}
   httpGet: {path: /readyz, port: http}
   {{- end }}
@@ -256,7 +270,7 @@ readinessProbe:
 {{- if $root.Values.linkTLS.enabled }}
 - {name: link, mountPath: /etc/selvage/link, readOnly: true}
 {{- end }}
-{{- if $root.Values.admin.enabled }}
+{{- if and $root.Values.admin.enabled $root.Values.admin.existingSecret }}
 - {name: admin, mountPath: /etc/selvage/admin, readOnly: true}
 {{- end }}
 {{- end }}
@@ -271,7 +285,7 @@ readinessProbe:
 - name: link
   secret: {secretName: {{ include "selvage.linkSecret" . }}, defaultMode: 0440}
 {{- end }}
-{{- if $root.Values.admin.enabled }}
+{{- if and $root.Values.admin.enabled $root.Values.admin.existingSecret }}
 - name: admin
   secret:
     secretName: {{ $root.Values.admin.existingSecret }}
@@ -360,4 +374,16 @@ securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- with .Values.networkPolicy.extraEgress }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/*
+A quantity such as 4Gi as PromQL: `4 * 1073741824`; without one there is no limit to reach.
+Takes (list resources "memory").
+*/}}
+{{- define "selvage.limitBytes" -}}
+{{- $limits := (index . 0).limits | default dict -}}
+{{- $quantity := index $limits (index . 1) | default "Inf" | toString -}}
+{{- $suffix := regexFind "[KMGTPkm]i?$" $quantity -}}
+{{- $factors := dict "Ki" "1024" "Mi" "1048576" "Gi" "1073741824" "Ti" "1099511627776" "Pi" "1125899906842624" "k" "1000" "M" "1000000" "G" "1000000000" "T" "1000000000000" "P" "1000000000000000" "m" "0.001" -}}
+{{- trimSuffix $suffix $quantity }} * {{ index $factors $suffix | default "1" -}}
 {{- end }}

@@ -30,11 +30,14 @@ nothing is rendered of what cannot work.
 {{- fail "linkTLS.enabled needs linkTLS.origin.existingSecret and linkTLS.edge.existingSecret, or linkTLS.certManager.enabled." -}}
 {{- end -}}
 {{- end -}}
-{{- if and $v.admin.enabled (not $v.admin.existingSecret) -}}
-{{- fail "admin.enabled needs admin.existingSecret: a Secret whose key admin.secretKey is the bearer token." -}}
+{{- if and (eq $v.edge.drain.preStop "command") (not (include "selvage.admin" (list . "edge"))) -}}
+{{- fail "edge.drain.preStop command needs admin.enabled, and with edge.hostNetwork also admin.existingSecret: a Secret whose key admin.secretKey is the token of operators." -}}
 {{- end -}}
-{{- if and $v.monitoring.serviceMonitor.enabled (not $v.admin.enabled) -}}
-{{- fail "monitoring.serviceMonitor.enabled needs admin.enabled: metrics are served by the admin listener." -}}
+{{- if and $v.admin.enabled (has (int $v.admin.port) (list (int $v.edge.ports.rtmp) (int $v.edge.ports.rtmps) (int $v.edge.ports.http) (int $v.origin.port) (int $v.origin.httpPort))) -}}
+{{- fail "admin.port is also a port of edges or origins." -}}
+{{- end -}}
+{{- if and $v.monitoring.serviceMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.monitoringFrom) -}}
+{{- fail "monitoring.serviceMonitor.enabled with networkPolicy.enabled needs networkPolicy.monitoringFrom: nobody else may ask for metrics." -}}
 {{- end -}}
 {{- if and $v.tracing.enabled (not $v.tracing.endpoint) (not $v.jaeger.enabled) -}}
 {{- fail "tracing.enabled needs tracing.endpoint or jaeger.enabled." -}}
