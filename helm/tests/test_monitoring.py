@@ -55,9 +55,8 @@ def adapter():
 def expressions():
     """Every expression by where it is, as PromQL."""
     found = {}
-    for case, kind in (("everything", "alert"),):
-        for group in render(values_of(case)).one("PrometheusRule")["spec"]["groups"]:
-            found |= {f"{kind} {rule['alert']}": rule["expr"] for rule in group["rules"]}
+    for group in render(values_of("everything")).one("PrometheusRule")["spec"]["groups"]:
+        found |= {f"alert {rule['alert']}": rule["expr"] for rule in group["rules"]}
     for panel in dashboard()["panels"]:
         for target in panel.get("targets", []):
             found[f"panel {panel['title']} {target['refId']}"] = target["expr"]
@@ -138,7 +137,7 @@ def test_legends_and_annotations_name_labels_that_are_left():
         for name, _ in selectors(expression):
             left |= figures.get(bare(name, figures), ("", set()))[1]
         if by and not re.search(r"\band on", expression):
-            left = set.intersection(*(set(re.findall(r"\w+", each)) for each in by)) if by else left
+            left = set.intersection(*(set(re.findall(r"\w+", each)) for each in by))
         wanted = set(re.findall(pattern, text))
         assert wanted <= left, (text, expression)
 
@@ -208,7 +207,7 @@ def test_the_alerts_are_filled_in():
         assert f'-origin"}} > 0.9 * {expected}\n' in memory
 
 
-def promtool(*words, **files):
+def promtool(*words):
     command = shutil.which("promtool")
     assert command, "promtool is missing (Debian: prometheus)"
     return subprocess.run([command, *words], capture_output=True, text=True, check=False)
@@ -282,11 +281,21 @@ def well():
     return series
 
 
-# Each alert: what is wrong from the 20th minute on, minutes until it is said, pods it names.
 def broken(name, where, pod, after, before=None, more=""):
+    """A series of a pod that changes at the 20th minute; without `before`, all its values."""
     return {f'{name}{{{where}{pod}"{more}}}': f"{before}+0x40 {after}+0x80" if before is not None else after}
 
 
+def slow(name, labels):
+    """From the 20th minute on, a tenth takes up to 2.5 s."""
+    return {
+        key: value.replace("x120", "x40 " + ("40000+900x80" if "0.005" in key or '"1"' in key else "40040+1001x80"))
+        for key, value in histogram(name, labels, 1000, 1).items()
+    }
+
+
+# Each alert: what is wrong from the 20th minute on, minutes after which it is not said yet and
+# after which it is, and the pods that it names.
 ALERTS = {
     "SelvageOriginsWithoutMajority": (
         broken("up", ORIGIN, 0, 0, 1) | broken("up", ORIGIN, 1, 0, 1),
@@ -301,12 +310,7 @@ ALERTS = {
     "SelvageOriginKnowsNoLeader": (broken("selvage_raft_leader_known", ORIGIN, 1, 0, 1), (1, 4), {"demo-selvage-origin-1"}),
     "SelvageOriginNotMember": (broken("selvage_raft_member", ORIGIN, 2, 0, 1), (4, 7), {"demo-selvage-origin-2"}),
     "SelvageLeaderChangesOften": (broken("selvage_raft_term", ORIGIN, 0, "7+0x40 8+1x80"), (1, 5), {""}),
-    "SelvageLogSlow": (
-        {key: value.replace("x120", "x40 " + ("40000+900x80" if "0.005" in key or '"1"' in key else "40040+1001x80"))
-         for key, value in histogram("selvage_raft_append_seconds", f"{ORIGIN}0", 1000, 1).items()},
-        (5, 17),
-        {"demo-selvage-origin-0"},
-    ),
+    "SelvageLogSlow": (slow("selvage_raft_append_seconds", f"{ORIGIN}0"), (5, 17), {"demo-selvage-origin-0"}),
     "SelvageFollowerLags": (broken("selvage_raft_follower_lag_entries", ORIGIN, 0, 5000, 3), (4, 7), {""}),
     "SelvageOriginDown": (broken("up", ORIGIN, 2, 0, 1), (4, 7), {"demo-selvage-origin-2"}),
     "SelvageEdgeDown": (broken("up", EDGE, 1, 0, 1), (4, 7), {"edge-1"}),
@@ -332,15 +336,10 @@ ALERTS = {
         {"demo-selvage-origin-1", "edge-0"},
     ),
     "SelvageFilesHigh": (broken("process_open_fds", EDGE, 0, 900, 500), (4, 7), {"edge-0"}),
+    "SelvageDeliverySlow": (slow("selvage_media_delivery_seconds", f"{EDGE}1"), (4, 12), {"edge-1"}),
+    "SelvageObjectRequestsSlow": (slow("selvage_object_request_seconds", f"{EDGE}1"), (4, 12), {"edge-1"}),
     "SelvageDiskFull": ({f"kubelet_volume_stats_available_bytes{{{CLAIM}}}": f"{5 * GI}+0x40 {GI // 2}+0x80"}, (4, 7), {""}),
 }
-for alert, figure in (("SelvageDeliverySlow", "selvage_media_delivery_seconds"), ("SelvageObjectRequestsSlow", "selvage_object_request_seconds")):
-    ALERTS[alert] = (
-        {key: value.replace("x120", "x40 " + ("40000+900x80" if "0.005" in key or '"1"' in key else "40040+1001x80"))
-         for key, value in histogram(figure, f"{EDGE}1", 1000, 1).items()},
-        (4, 12),
-        {"edge-1"},
-    )
 
 
 def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path):
@@ -370,7 +369,6 @@ def test_every_alert_fires_when_it_should_and_no_other_does(tmp_path):
             ],
         }
 
-    # `down` of two origins is also said of each, later than of the majority.
     tests = [test("well", {}, [(0, set()), (39, set())])]
     tests += [test(name, wrong, [(early, set()), (late, pods)]) for name, (wrong, (early, late), pods) in ALERTS.items()]
     whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "30s", "tests": tests}
