@@ -83,8 +83,14 @@ const _: () =
 /// where the peer is, and has sent something there.
 pub const FORWARD_AGAIN: Duration = Duration::from_millis(200);
 
-/// Hellos that wait for it. Beyond that who asks has to do so again.
-pub const FORWARDS_AGAIN_MAX: usize = 1024;
+/// By how much a peer at another edge is told of who asks before that one is told of the peer:
+/// longer than a busy shard or client takes to do something, and little to one who waits.
+pub const REDIRECT_AFTER: Duration = Duration::from_millis(40);
+
+/// Introductions of which something is put off. Beyond that who asks has to do so again.
+pub const PUT_OFF_MAX: usize = 1024;
+
+const _: () = assert!(REDIRECT_AFTER.as_millis() < FORWARD_AGAIN.as_millis());
 
 /// Peers that are being looked for at origins. An answer takes some milliseconds.
 pub const SEEKS_MAX: usize = 1024;

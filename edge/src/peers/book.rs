@@ -22,8 +22,8 @@ use rtmfp::endpoint::SessionId;
 use super::rates::Rates;
 use crate::config::Introductions;
 use crate::limits::{
-    ABSENT_MAX, ABSENT_TIME, FORWARD_AGAIN, FORWARDED_ADDRESSES_MAX, FORWARDS_AGAIN_MAX, PAIR_RATE,
-    PEER_RATE, PEERS_RATED_MAX, SEEK_TIMEOUT, SEEKS_MAX, SOURCE_RATE,
+    ABSENT_MAX, ABSENT_TIME, FORWARD_AGAIN, FORWARDED_ADDRESSES_MAX, PAIR_RATE, PEER_RATE,
+    PEERS_RATED_MAX, PUT_OFF_MAX, REDIRECT_AFTER, SEEK_TIMEOUT, SEEKS_MAX, SOURCE_RATE,
 };
 
 /// A link to an origin's directory, and which one of its lives.
@@ -201,8 +201,9 @@ pub(crate) struct Book {
     sources: Rates<IpAddr>,
     targets: Rates<Fingerprint>,
     pairs: Rates<(IpAddr, Fingerprint)>,
-    /// What peers are handed once more, and when.
-    again: VecDeque<(Instant, Output)>,
+    /// What is to be done later, by when and number.
+    later: BTreeMap<(Instant, u64), Output>,
+    next_later: u64,
     outputs: VecDeque<Output>,
     counts: Arc<Counts>,
 }
@@ -222,7 +223,8 @@ impl Book {
             sources: Rates::new(SOURCE_RATE, PEERS_RATED_MAX),
             targets: Rates::new(PEER_RATE, PEERS_RATED_MAX),
             pairs: Rates::new(PAIR_RATE, PEERS_RATED_MAX),
-            again: VecDeque::new(),
+            later: BTreeMap::new(),
+            next_later: 0,
             outputs: VecDeque::new(),
             counts,
         }
@@ -369,8 +371,10 @@ impl Book {
                 Counts::add(&self.counts.elsewhere);
                 let addresses = addresses(observed, &reported);
                 let hello = seek.hello;
-                self.outputs
-                    .push_back(Output::Redirect { hello, addresses });
+                // The peer was told just before, by its own edge: its answer opens the way
+                // for a hello that comes from another port than was known of.
+                let redirect = Output::Redirect { hello, addresses };
+                self.put_off(now + REDIRECT_AFTER, redirect);
             }
             Answer::Refused => Counts::add(&self.counts.refused),
             Answer::Unknown => self.seek_on(seek, false, now),
@@ -433,21 +437,23 @@ impl Book {
 
     /// When to call [`Self::handle_timeout`].
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let again = self.again.front().map(|(at, _)| *at);
+        let later = self.later.keys().next().map(|(at, _)| *at);
         let seeks = self.seeks.values().map(|seek| seek.until);
-        seeks.chain(again).min()
+        seeks.chain(later).min()
     }
 
-    /// Origins that have not answered in time are passed over, and peers are handed again
-    /// what they may have answered too early.
+    /// Origins that have not answered in time are passed over, and what was put off is done.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some((_, again)) = self.again.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(first) = self.later.first_entry().filter(|it| it.key().0 <= now) {
+            let due = first.remove();
             let is_there = |seat: &Seat, target: &Fingerprint| {
                 let peer = self.peers.get(seat);
                 peer.is_some_and(|peer| peer.id == *target)
             };
-            if matches!(&again, Output::Forward { seat, target, .. } if is_there(seat, target)) {
-                self.outputs.push_back(again);
+            let stale =
+                matches!(&due, Output::Forward { seat, target, .. } if !is_there(seat, target));
+            if !stale {
+                self.outputs.push_back(due);
             }
         }
         let late = self.seeks.iter().filter(|(_, seek)| seek.until <= now);
@@ -540,16 +546,22 @@ impl Book {
         initiator: &Initiator,
         now: Instant,
     ) {
-        if self.again.len() < FORWARDS_AGAIN_MAX {
-            let from = addresses(initiator.observed, &[]);
-            let tag = initiator.tag.clone();
-            let again = Output::Forward {
-                seat,
-                target,
-                from,
-                tag,
-            };
-            self.again.push_back((now + FORWARD_AGAIN, again));
+        let from = addresses(initiator.observed, &[]);
+        let tag = initiator.tag.clone();
+        let again = Output::Forward {
+            seat,
+            target,
+            from,
+            tag,
+        };
+        self.put_off(now + FORWARD_AGAIN, again);
+    }
+
+    /// When too much is put off, it is left to who asks to do so again.
+    fn put_off(&mut self, until: Instant, what: Output) {
+        if self.later.len() < PUT_OFF_MAX {
+            self.later.insert((until, self.next_later), what);
+            self.next_later += 1;
         }
     }
 

@@ -255,6 +255,9 @@ fn a_peer_elsewhere_is_asked_for_at_one_origin_after_the_other() {
         reported: vec![at("10.0.0.2:2")],
     };
     book.answered(ORIGIN, *id, answer.clone(), now);
+    // The peer answers first.
+    assert!(outputs(&mut book).is_empty());
+    book.handle_timeout(now + REDIRECT_AFTER);
     let found = outputs(&mut book);
     let [Output::Redirect { addresses, .. }] = &found[..] else {
         panic!("{found:?}");
