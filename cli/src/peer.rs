@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use client::{
-    Error, NetConnection, NetStream, NetStreamEvents, Options, PeerId, PlayRequest, PublishMode,
-    StreamEvent, Target, Trust,
+    Error, NetConnection, NetEvent, NetStream, NetStreamEvents, Options, PeerId, PlayRequest,
+    PublishMode, StreamEvent, Target, Trust,
 };
 use rtmp::{Message, MessageKind, StreamId};
 use tokio::sync::mpsc;
@@ -25,13 +25,15 @@ pub(crate) enum Command {
 
 /// Talk: what is typed goes to all, without a server on its way. A line of the form
 /// `/connect PEERID` connects to one more; whoever is connected to tells of the others. `/who`
-/// shows who is there, and what sound and pictures came.
+/// shows who is there, and what sound and pictures came. With several addresses, of edges of one
+/// cluster, it goes on under the same ID when an edge is lost.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = exit::HELP)]
 pub(crate) struct Flags {
     /// rtmfp://host[:port]/app[/instance]: the server that introduces people to each other.
-    #[arg(value_name = "URL")]
-    url: String,
+    /// When it is lost, one of the others takes its place; the talk goes on meanwhile.
+    #[arg(value_name = "URL", required = true)]
+    urls: Vec<String>,
     /// The ID of one who is in the chat already.
     #[arg(long, value_name = "PEERID")]
     connect: Option<PeerId>,
@@ -67,10 +69,19 @@ const STREAM: &str = "chat";
 const HEARD_MAX: usize = 64;
 
 async fn chat(flags: &Flags) -> Result<(), Failure> {
-    let target = Target::connection(&flags.url).map_err(Error::Url)?;
+    let targets = flags.urls.iter().map(|url| Target::connection(url));
+    let mut targets = targets
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(Error::Url)?
+        .into_iter();
+    // The command line has one at least.
+    let Some(target) = targets.next() else {
+        return Err(Failure::NoConnection("no address".to_owned()));
+    };
     let mut options = Options::player()
         .with_patience(flags.patience)
-        .with_peers(flags.max_peers);
+        .with_peers(flags.max_peers)
+        .with_others(targets);
     if flags.insecure {
         options.trust = Trust::Anything;
     }
@@ -109,9 +120,11 @@ async fn chat(flags: &Flags) -> Result<(), Failure> {
                 None => break,
             },
             Some((peer, what)) = heard.recv() => room.heard(peer, what).await?,
-            event = events.next() => {
-                event?;
-            }
+            event = events.next() => match event? {
+                NetEvent::Lost { why } => say(&format!("lost {why}")),
+                NetEvent::Rejoined { to } => say(&format!("rejoined {}", to.tc_url())),
+                NetEvent::Status(_) | NetEvent::Call { .. } => {}
+            },
             () = until(due) => if let Some(media) = &mut media {
                 media.send(&room.own).await?;
             },

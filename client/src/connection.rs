@@ -4,6 +4,7 @@ mod datagrams;
 mod dial;
 mod line;
 mod pipe;
+mod rejoin;
 mod wire;
 
 use std::collections::VecDeque;
@@ -22,10 +23,11 @@ use tokio::time::timeout;
 
 use self::datagrams::Datagrams;
 use self::pipe::{Moved, Reading};
+use self::rejoin::Home;
 use self::wire::Wire;
 use crate::limits::EVENTS_WAITING_MAX;
 use crate::peers::Peers;
-use crate::{Error, Options, PeerId, Player, Publisher, Scheme, Target, Transport};
+use crate::{Error, Fallback, Options, PeerId, Player, Publisher, Scheme, Target, Transport};
 
 /// A connection whose `connect` was accepted.
 ///
@@ -45,6 +47,8 @@ pub struct Connection {
     heard: Instant,
     patience: Duration,
     encoder_manners: bool,
+    /// Where it goes on when the server is lost.
+    home: Option<Box<Home>>,
 }
 
 /// Why a connection is not by datagrams, though its address asked for them.
@@ -69,11 +73,36 @@ pub(crate) enum Over {
 impl Connection {
     /// Connects to the host, in the way that the target says, and waits until `connect` is
     /// accepted. Where datagrams do not get through it goes another way, as
-    /// [`Options::fallback`] says, and [`Self::fell_back`] tells.
+    /// [`Options::fallback`] says, and [`Self::fell_back`] tells. Where the server cannot be
+    /// reached it tries [`Options::others`], and goes another way at the last of them only.
     ///
     /// # Errors
-    /// Says which step failed.
+    /// Says which step failed, at the last of them.
     pub async fn open(target: &Target, options: &Options) -> Result<Self, Error> {
+        if options.others.is_empty() {
+            return Self::open_one(target, options).await;
+        }
+        let targets: Vec<_> = [target].into_iter().chain(&options.others).collect();
+        let only = options.clone().with_fallback(Fallback::Never);
+        let last = targets.len() - 1;
+        for (at, target) in targets.iter().enumerate() {
+            let options = if at == last { options } else { &only };
+            match Self::open_one(target, options).await {
+                Ok(mut connection) => {
+                    connection.home = connection.near_id().map(|_| {
+                        let targets = targets.into_iter().cloned().collect();
+                        Box::new(Home::new(targets, options.clone(), at))
+                    });
+                    return Ok(connection);
+                }
+                Err(error) if at == last => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Err(Error::Disconnected)
+    }
+
+    async fn open_one(target: &Target, options: &Options) -> Result<Self, Error> {
         if target.scheme.without_datagrams().is_none() {
             let io = dial::dial(target, options).await?;
             return Self::over(io, target, options).await;
@@ -125,6 +154,7 @@ impl Connection {
             heard: Instant::now(),
             patience: options.patience,
             encoder_manners: options.encoder_manners,
+            home: None,
         };
         let welcome = connection
             .wait("connect", |event| {
@@ -139,12 +169,17 @@ impl Connection {
             .await??;
         connection.welcome = Some(welcome);
         connection.wire.set_chunk_size(options.chunk_size);
-        if let Wire::Flows(datagrams) = &mut connection.wire {
-            // It completes the handshake (RFC 7425 §5.3.3).
-            let reported = datagrams.reported().into_iter().map(Value::from);
-            connection.session.notify("setPeerInfo", reported)?;
-        }
+        connection.report()?;
         Ok(connection)
+    }
+
+    /// Says where peers may find us. It completes the handshake (RFC 7425 §5.3.3).
+    fn report(&mut self) -> Result<(), session::client::Error> {
+        if let Wire::Flows(datagrams) = &mut self.wire {
+            let reported = datagrams.reported().into_iter().map(Value::from);
+            self.session.notify("setPeerInfo", reported)?;
+        }
+        Ok(())
     }
 
     /// Publishes on a new stream. `name` may carry a type prefix and a query.
@@ -505,6 +540,7 @@ impl Connection {
     /// Takes messages from the wire through the session, and what they send back.
     fn collect(&mut self) {
         let now = Instant::now();
+        self.greet(now);
         while let Some(message) = self.wire.poll_message() {
             if is_pong(&message) {
                 self.pongs += 1;
@@ -526,6 +562,9 @@ impl Connection {
                 Output::Event(event) => {
                     if let Event::Closed { reason } = &event {
                         self.over.get_or_insert(Over::Session(reason.clone()));
+                    }
+                    if let Event::Connected(welcome) = &event {
+                        self.arrived(welcome);
                     }
                     self.events.push_back((event, now));
                 }

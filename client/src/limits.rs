@@ -59,3 +59,22 @@ pub const PEER_STREAMS_MAX: usize = 64;
 
 /// Configurations of one stream that peers who come late are told: a codec's for each track.
 pub const CONFIGS_MAX: usize = 16;
+
+/// How long a client that has other servers to go to leaves its server in peace when nothing
+/// comes. With [`SILENCE_MAX`] three questions are asked before it is given up, so that one
+/// lost datagram does not matter.
+pub const ASK_AFTER: Duration = Duration::from_secs(1);
+
+/// A client that has other servers to go to gives up one that is silent for so long. Two
+/// seconds are left then for another to be found, if it is to take no more than five.
+pub const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// How long one server may take to answer before the next is asked too: longer than the way
+/// to any, and the time that a server costs that is lost as well.
+pub const SEEK_NEXT: Duration = Duration::from_millis(500);
+
+/// When all servers are looked up and asked anew, while none answers.
+pub const SEEK_ROUND: Duration = Duration::from_secs(4);
+
+/// How many servers a connection may have. All of a large cluster.
+pub const SERVERS_MAX: usize = 64;

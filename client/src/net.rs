@@ -62,6 +62,21 @@ pub enum NetEvent {
         /// The arguments.
         args: Vec<Value>,
     },
+    /// The server is lost, and another is looked for ([`Options::others`]). What is with peers
+    /// goes on; the streams and shared objects that the server had for us are over, and
+    /// what it was asked is not answered. Until [`Self::Rejoined`] nothing can be asked.
+    ///
+    /// The search ends, and the connection with it, when none is found within
+    /// [`Options::patience`] and there is no peer either.
+    Lost {
+        /// What became of the server.
+        why: String,
+    },
+    /// Another server is found, or the same again. Peers know us by the ID that we had.
+    Rejoined {
+        /// Which one.
+        to: Target,
+    },
 }
 
 impl NetConnection {
@@ -107,13 +122,14 @@ impl NetConnection {
                 near_id: connection.near_id(),
                 far_id: connection.far_id(),
             }),
+            of: None,
         };
         let task = Task::new(connection, sender, tap, Arc::clone(&over));
         tokio::spawn(task.run(inbox, left));
         (Self { desk }, NetEvents { events, over })
     }
 
-    /// What the server said when it accepted `connect`.
+    /// What the server said when it accepted `connect`; the first one, if there were several.
     #[must_use]
     pub fn welcome(&self) -> Option<&Welcome> {
         self.desk.welcome.as_deref()
@@ -137,7 +153,8 @@ impl NetConnection {
         self.desk.carried.near_id
     }
 
-    /// Who the server is (`NetConnection.farID`). None without RTMFP.
+    /// Who the server is (`NetConnection.farID`); the first one, if there were several. None
+    /// without RTMFP.
     #[must_use]
     pub fn far_id(&self) -> Option<PeerId> {
         self.desk.carried.far_id
@@ -271,11 +288,16 @@ impl NetEvents {
 pub(crate) struct Desk {
     turns: mpsc::Sender<Turn>,
     /// One word from each stream and object that is dropped: so many and no more.
-    leave: mpsc::UnboundedSender<Leave>,
+    leave: mpsc::UnboundedSender<(Leave, Option<Tenure>)>,
     over: Arc<OnceLock<Over>>,
     welcome: Option<Arc<Welcome>>,
     carried: Arc<Carried>,
+    /// What is asked here means nothing to another server than this.
+    of: Option<Tenure>,
 }
+
+/// The time of one server, by how many were lost before it.
+pub(crate) type Tenure = u64;
 
 /// How a connection is carried.
 #[derive(Debug)]
@@ -312,14 +334,25 @@ impl Desk {
         act: impl FnOnce(&mut Task, oneshot::Sender<T>) + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, answer) = oneshot::channel();
-        let turn: Turn = Box::new(move |task| act(task, sender));
+        let of = self.of;
+        let turn: Turn = Box::new(move |task| {
+            if of.is_none_or(|of| of == task.tenure) {
+                act(task, sender);
+            }
+        });
         self.turns.send(turn).await.map_err(|_| gone(&self.over))?;
         answer.await.map_err(|_| gone(&self.over))
     }
 
+    /// A desk for something that the server has, and no other.
+    pub(crate) async fn of_server(&self) -> Result<Self, Error> {
+        let of = Some(self.with(|task| Ok(task.tenure)).await?);
+        Ok(Self { of, ..self.clone() })
+    }
+
     pub(crate) fn leave(&self, who: Leave) {
         // A task that has ended needs no goodbye.
-        let _ = self.leave.send(who);
+        let _ = self.leave.send((who, self.of));
     }
 
     pub(crate) fn over(&self) -> &Arc<OnceLock<Over>> {

@@ -8,7 +8,7 @@ use model::SessionId;
 use session::client::Setup;
 
 use crate::Target;
-use crate::limits::PEERS_MAX;
+use crate::limits::{PEERS_MAX, SERVERS_MAX};
 
 /// How to connect, beside where to.
 #[derive(Clone, Debug)]
@@ -32,6 +32,12 @@ pub struct Options {
     /// How many peer connections there may be (`maxPeerConnections`); see
     /// [`crate::NetStream::open_direct`].
     pub peers_max: usize,
+    /// Other servers of the same fabric, in the order in which they are tried when the first
+    /// cannot be reached; at most [`SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    ///
+    /// A [`NetConnection`](crate::NetConnection) by RTMFP that has some outlives its server:
+    /// see [`NetEvent::Lost`](crate::NetEvent::Lost).
+    pub others: Vec<Target>,
 }
 
 /// What to do where datagrams do not get through: nobody answers within
@@ -83,6 +89,7 @@ impl Options {
             receive_buffer: None,
             fallback: Fallback::default(),
             peers_max: PEERS_MAX,
+            others: Vec::new(),
         }
     }
 
@@ -118,6 +125,13 @@ impl Options {
     #[must_use]
     pub const fn with_peers(mut self, max: usize) -> Self {
         self.peers_max = max;
+        self
+    }
+
+    /// With other servers to go to.
+    #[must_use]
+    pub fn with_others(mut self, others: impl IntoIterator<Item = Target>) -> Self {
+        self.others = others.into_iter().take(SERVERS_MAX).collect();
         self
     }
 

@@ -233,6 +233,22 @@ impl Peers {
         true
     }
 
+    /// There is another server: it is asked for those whom the one before did not introduce.
+    pub(crate) fn ask_anew(&mut self, endpoint: &mut Endpoint, server: SocketAddr, now: Instant) {
+        for subscription in self.subscriptions.values_mut() {
+            if let Some(opening) = subscription.opening.take() {
+                endpoint.cancel(opening);
+                let wanted = Discriminator::canonical(&subscription.peer.0);
+                subscription.opening = Some(endpoint.open(&wanted, &[server], now));
+            }
+        }
+    }
+
+    /// Whether there is a session with any peer.
+    pub(crate) fn is_with_any(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
     /// Ends what a stream does.
     pub(crate) fn close(&mut self, endpoint: &mut Endpoint, stream: StreamId, now: Instant) {
         self.leave(endpoint, stream, now);

@@ -20,7 +20,10 @@ use tokio::time::timeout;
 use super::Over;
 use super::line::{Line, Woken, interface_to};
 use super::pipe::{Moved, Reading};
-use crate::limits::{CLOSE_PATIENCE, DATAGRAM_PATIENCE, DATAGRAMS_IN_A_ROW, KEEPALIVE_MIN};
+use super::rejoin::Seek;
+use crate::limits::{
+    ASK_AFTER, CLOSE_PATIENCE, DATAGRAM_PATIENCE, DATAGRAMS_IN_A_ROW, KEEPALIVE_MIN, SILENCE_MAX,
+};
 use crate::peers::{Peers, sessions_max};
 use crate::{Error, Options, PeerId, Target};
 
@@ -32,6 +35,12 @@ pub(crate) struct Datagrams {
     flows: Flows,
     peers: Peers,
     over: Option<Over>,
+    /// There are other servers to go to.
+    may_go: bool,
+    /// There is no server, and one is looked for.
+    seek: Option<Seek>,
+    /// Which one was found.
+    found: Option<usize>,
 }
 
 impl Datagrams {
@@ -69,14 +78,73 @@ impl Datagrams {
                 patience,
             })?
             .map_err(failed)?;
-        Ok(Self {
+        let mut this = Self {
             line: hello.line,
             server,
             far_id,
             flows: Flows::client(),
             peers: Peers::new(options.peers_max, options.patience),
             over: None,
-        })
+            may_go: !options.others.is_empty(),
+            seek: None,
+            found: None,
+        };
+        this.watch_server();
+        Ok(this)
+    }
+
+    /// Whoever has another server to go to finds out soon that one is lost.
+    fn watch_server(&mut self) {
+        if self.may_go
+            && let Some(session) = self.line.endpoint.session_mut(self.server)
+        {
+            session.set_keepalive(ASK_AFTER);
+            session.set_silence_max(SILENCE_MAX);
+        }
+    }
+
+    /// The server is lost: another is looked for. What is with peers goes on.
+    pub(super) fn seek(&mut self, seek: Seek) {
+        if let Some(session) = self.line.endpoint.session_mut(self.server) {
+            session.abort();
+        }
+        self.flows = Flows::client();
+        self.over = None;
+        self.found = None;
+        self.seek = Some(seek);
+    }
+
+    /// Which server was found, once.
+    pub(super) const fn take_found(&mut self) -> Option<usize> {
+        self.found.take()
+    }
+
+    /// Says whether the session is one with a server that was looked for.
+    fn opened(&mut self, event: &Event) -> bool {
+        let Event::Opened {
+            session,
+            opening,
+            far,
+            fingerprint,
+        } = event
+        else {
+            return false;
+        };
+        let Some(mut seek) = self.seek.take() else {
+            return false;
+        };
+        let Some(at) = seek.found(*opening) else {
+            self.seek = Some(seek);
+            return false;
+        };
+        seek.give_up(&mut self.line.endpoint);
+        self.server = *session;
+        self.far_id = PeerId(*fingerprint);
+        self.found = Some(at);
+        self.watch_server();
+        self.peers
+            .ask_anew(&mut self.line.endpoint, *far, Instant::now());
+        true
     }
 
     /// Where we may be found, for `setPeerInfo`.
@@ -117,12 +185,19 @@ impl Datagrams {
             if let Some(over) = &self.over {
                 return Poll::Ready(Err(over.clone()));
             }
-            self.line.alarm = self.peers.deadline();
             let now = Instant::now();
-            if self.line.alarm.is_some_and(|at| at <= now) {
+            if let Some(seek) = &mut self.seek
+                && seek.poll(cx, &mut self.line.endpoint, now)
+            {
+                continue;
+            }
+            let due = self.peers.deadline();
+            if due.is_some_and(|at| at <= now) {
                 self.peers.handle_timeout(&mut self.line.endpoint, now);
                 continue;
             }
+            let next = self.seek.as_ref().map(Seek::deadline);
+            self.line.alarm = due.into_iter().chain(next).min();
             happened |= self.peers.events() > told;
             if happened || received >= DATAGRAMS_IN_A_ROW {
                 return moved(self);
@@ -141,7 +216,9 @@ impl Datagrams {
         let message = self.flows.poll_message()?;
         if let Some((server, peer)) = tc::read_keepalive(&message) {
             self.peers.set_keepalive(Duration::from_millis(peer.into()));
-            if let Some(session) = self.line.endpoint.session_mut(self.server) {
+            if !self.may_go
+                && let Some(session) = self.line.endpoint.session_mut(self.server)
+            {
                 session.set_keepalive(Duration::from_millis(server.into()).max(KEEPALIVE_MIN));
             }
         }
@@ -166,6 +243,9 @@ impl Datagrams {
 
     /// Closes the flows behind what they hold, and then the session (RFC 7425 §5.3.6).
     pub(super) async fn finish(&mut self) {
+        if self.seek.is_some() {
+            return;
+        }
         if let Some(session) = self.line.endpoint.session_mut(self.server) {
             self.flows.finish(session, Instant::now());
         }
@@ -212,12 +292,16 @@ impl Datagrams {
         act: impl FnOnce(&mut Peers, &mut Endpoint, &[SocketAddr]) -> T,
     ) -> T {
         let server = self.line.endpoint.session(self.server);
+        let server = server.filter(|_| self.seek.is_none());
         let server: Vec<_> = server.map(Session::far).into_iter().collect();
         act(&mut self.peers, &mut self.line.endpoint, &server)
     }
 
     /// Says whether it was about the connection.
     fn act(&mut self, event: Event) -> bool {
+        if self.opened(&event) {
+            return true;
+        }
         match event {
             Event::Session { session, event } if session == self.server => {
                 self.server_event(event);

@@ -7,6 +7,7 @@ use rtmp::{Carrier, Message};
 use super::Over;
 use super::datagrams::Datagrams;
 use super::pipe::{Moved, Pipe, Reading};
+use super::rejoin::Seek;
 use crate::Transport;
 
 /// The two ways. What the server says and is told is the same in both.
@@ -93,6 +94,21 @@ impl Wire {
         match self {
             Self::Chunks(chunks) => chunks.0.is_unflushed(),
             Self::Flows(_) => false,
+        }
+    }
+
+    /// Looks for another server, if that is possible.
+    pub(super) fn seek(&mut self, seek: Seek) {
+        if let Self::Flows(datagrams) = self {
+            datagrams.seek(seek);
+        }
+    }
+
+    /// Which server was found, once.
+    pub(super) fn take_found(&mut self) -> Option<usize> {
+        match self {
+            Self::Chunks(_) => None,
+            Self::Flows(datagrams) => datagrams.take_found(),
         }
     }
 

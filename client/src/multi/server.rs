@@ -143,6 +143,8 @@ async fn drive(
                 Ok(NetEvent::Call { request, name, args }) => {
                     mouth.say(News::Call { request, name, args }).await;
                 }
+                // Each server has a connection of its own here.
+                Ok(NetEvent::Lost { .. } | NetEvent::Rejoined { .. }) => {}
                 Err(error) => return error,
             },
             Some(told) = inbox.recv() => match told {

@@ -71,7 +71,7 @@ impl SharedObject {
         kind: ObjectKind,
     ) -> Result<(Self, SharedObjectEvents), Error> {
         let name = ObjectName::new(name)?;
-        let desk = nc.desk().clone();
+        let desk = nc.desk().of_server().await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let view = View::default();
         let seat = Seat::new(

@@ -48,7 +48,7 @@ impl NetStream {
     /// # Errors
     /// [`Error::Refused`] with the server's words, or why the connection failed.
     pub async fn open(nc: &NetConnection) -> Result<(Self, NetStreamEvents), Error> {
-        let desk = nc.desk().clone();
+        let desk = nc.desk().of_server().await?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let lane = Lane::new(sender);
         let stream = desk

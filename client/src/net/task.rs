@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::object::Seat;
 use super::stream::Lane;
-use super::{Leave, NetEvent};
+use super::{Leave, NetEvent, Tenure};
 use crate::connection::Over;
 use crate::limits::UNSENT_MAX;
 use crate::peers::PeerEvent;
@@ -36,6 +36,9 @@ pub(crate) struct Task {
     pub(super) objects: BTreeMap<ObjectName, Seat>,
     pings: VecDeque<(u64, oneshot::Sender<()>)>,
     asked: u64,
+    pub(super) tenure: Tenure,
+    /// Another server is looked for.
+    lost: bool,
     closing: Option<oneshot::Sender<Result<(), Error>>>,
     /// What a receiver has no room for yet. Nothing behind it is given out before.
     held: Option<Held>,
@@ -66,6 +69,8 @@ impl Task {
             objects: BTreeMap::new(),
             pings: VecDeque::new(),
             asked: 0,
+            tenure: 0,
+            lost: false,
             closing: None,
             held: None,
         }
@@ -74,10 +79,13 @@ impl Task {
     pub(super) async fn run(
         mut self,
         mut turns: mpsc::Receiver<Turn>,
-        mut left: mpsc::UnboundedReceiver<Leave>,
+        mut left: mpsc::UnboundedReceiver<(Leave, Option<Tenure>)>,
     ) {
         while self.closing.is_none() {
             self.give_out();
+            if self.goes_on_elsewhere() {
+                continue;
+            }
             if let Some(over) = self.connection.ending() {
                 // Whoever waits for an answer waits in vain; what came before the end is
                 // still given out.
@@ -99,7 +107,12 @@ impl Task {
                     Some(turn) => turn(&mut self),
                     None => break,
                 },
-                Some(who) = left.recv() => self.let_go(&who),
+                Some((who, of)) = left.recv() => {
+                    // What another server had is gone with it.
+                    if of.is_none_or(|of| of == self.tenure) {
+                        self.let_go(&who);
+                    }
+                }
                 // Why it ended is looked up at the next turn.
                 _ = self.connection.progress() => {}
             }
@@ -109,6 +122,30 @@ impl Task {
         if let Some(answer) = self.closing {
             let _ = answer.send(closed);
         }
+    }
+
+    /// Whether the connection outlives the server that it has just lost.
+    fn goes_on_elsewhere(&mut self) -> bool {
+        let Some(over) = self.connection.ending().cloned() else {
+            return false;
+        };
+        // Several servers as one have their own ways when one of them is lost.
+        if self.tap.is_some() || !self.connection.seek_another() {
+            return false;
+        }
+        self.tenure += 1;
+        self.calls.clear();
+        self.opening.clear();
+        self.pings.clear();
+        self.asked = self.connection.pongs();
+        self.objects.clear();
+        let (connection, streams) = (&mut self.connection, &mut self.streams);
+        connection.with_peers(|peers, _, _| streams.retain(|stream, _| peers.has(*stream)));
+        if !std::mem::replace(&mut self.lost, true) {
+            let why = over.to_error().to_string();
+            self.give(&self.events.clone(), NetEvent::Lost { why });
+        }
+        true
     }
 
     pub(crate) fn session(&mut self) -> &mut ClientSession {
@@ -144,6 +181,9 @@ impl Task {
     }
 
     pub(super) fn ping(&mut self, answer: oneshot::Sender<()>) {
+        if self.lost {
+            return;
+        }
         self.asked += 1;
         self.connection
             .ping(u32::try_from(self.asked & 0xffff_ffff).unwrap_or_default());
@@ -246,7 +286,13 @@ impl Task {
                     self.give(&tap, message);
                 }
             }
-            Event::Connected(_) | Event::Rejected(_) | Event::Closed { .. } => {}
+            Event::Connected(_) => {
+                self.lost = false;
+                if let Some(to) = self.connection.server().cloned() {
+                    self.give(&self.events.clone(), NetEvent::Rejoined { to });
+                }
+            }
+            Event::Rejected(_) | Event::Closed { .. } => {}
         }
     }
 

@@ -495,7 +495,7 @@ impl Session {
     }
 
     /// Sets how long the far end may be silent before the session is dead.
-    pub(crate) const fn set_silence_max(&mut self, silence_max: Duration) {
+    pub const fn set_silence_max(&mut self, silence_max: Duration) {
         self.config.silence_max = silence_max;
     }
 
