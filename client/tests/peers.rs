@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use amf::Value;
 use bytes::Bytes;
 use client::{
-    Error, NetConnection, NetEvents, NetStream, NetStreamEvents, Options, PeerId, PlayRequest,
-    PublishMode, StreamEvent, Target,
+    Error, NetConnection, NetEvent, NetEvents, NetStream, NetStreamEvents, Options, PeerId,
+    PlayRequest, PublishMode, StreamEvent, Target,
 };
 use rtmfp::address::{Address, Origin};
 use rtmfp::crypto::Group;
@@ -29,6 +29,7 @@ use rtmp::{Message, MessageKind, StreamId};
 use selvage_client as client;
 use session::{Reply, ServerSession, ServerSetup};
 use tokio::net::UdpSocket;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -42,6 +43,12 @@ struct Introducer {
 
 /// Where it is, and the bytes of sessions that it received.
 async fn introducer() -> (SocketAddr, Arc<AtomicU64>) {
+    let (addr, received, _) = mortal_introducer().await;
+    (addr, received)
+}
+
+/// One that can be ended, without a word to anybody.
+async fn mortal_introducer() -> (SocketAddr, Arc<AtomicU64>, AbortHandle) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let (addr, received) = (socket.local_addr().unwrap(), Arc::<AtomicU64>::default());
     let mut seed = u64::from(addr.port());
@@ -62,8 +69,8 @@ async fn introducer() -> (SocketAddr, Arc<AtomicU64>) {
         clients: BTreeMap::new(),
         received: Arc::clone(&received),
     };
-    tokio::spawn(introducer.run(socket));
-    (addr, received)
+    let life = tokio::spawn(introducer.run(socket)).abort_handle();
+    (addr, received, life)
 }
 
 impl Introducer {
@@ -156,27 +163,34 @@ struct Person {
     nc: NetConnection,
     own: NetStream,
     told: NetStreamEvents,
-    _events: NetEvents,
+    events: NetEvents,
 }
 
 fn options(max: usize) -> Options {
     Options::player().with_peers(max)
 }
 
+fn at(server: SocketAddr) -> Target {
+    format!("rtmfp://{server}/chat").parse().unwrap()
+}
+
 async fn connected(server: SocketAddr, options: &Options) -> (NetConnection, NetEvents) {
-    let target: Target = format!("rtmfp://{server}/chat").parse().unwrap();
-    NetConnection::connect(&target, options).await.unwrap()
+    NetConnection::connect(&at(server), options).await.unwrap()
 }
 
 async fn person(server: SocketAddr, max: usize) -> Person {
-    let (nc, events) = connected(server, &options(max)).await;
+    person_with(server, &options(max)).await
+}
+
+async fn person_with(server: SocketAddr, options: &Options) -> Person {
+    let (nc, events) = connected(server, options).await;
     let (own, told) = NetStream::open_direct(&nc, |_| true).await.unwrap();
     own.publish("chat", PublishMode::Live).await.unwrap();
     Person {
         nc,
         own,
         told,
-        _events: events,
+        events,
     }
 }
 
@@ -352,4 +366,120 @@ async fn the_sixth_of_a_chat_fails_with_the_usual_limit_and_comes_in_with_twelve
     }
     streams.extend(join(&room, &sixth).await.unwrap());
     assert_eq!(sixth.own.peers().await.unwrap().len(), 5);
+}
+
+/// A port that takes what comes and answers nothing, and one where nobody listens.
+fn deaf() -> (std::net::UdpSocket, SocketAddr, SocketAddr) {
+    let bound = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (deaf, closed) = (bound(), bound().local_addr().unwrap());
+    let addr = deaf.local_addr().unwrap();
+    (deaf, addr, closed)
+}
+
+async fn until_rejoined(events: &mut NetEvents) -> Target {
+    let mut lost = false;
+    let rejoined = async {
+        loop {
+            match events.next().await.unwrap() {
+                NetEvent::Lost { .. } => lost = true,
+                NetEvent::Rejoined { to } => return to,
+                NetEvent::Status(_) | NetEvent::Call { .. } => {}
+            }
+        }
+    };
+    let to = timeout(SOON, rejoined).await.expect("another server");
+    assert!(lost, "it is told that the server is lost");
+    to
+}
+
+/// How long a server may be missed.
+const MISSED: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn peers_talk_on_without_their_server_and_are_found_at_another_by_the_same_id() {
+    let (server, _, life) = mortal_introducer().await;
+    let (other, _) = introducer().await;
+    let (_deaf, deaf, closed) = deaf();
+    let options = options(8).with_others([at(deaf), at(closed), at(other)]);
+    let mut a = person_with(server, &options).await;
+    let b = person_with(server, &options).await;
+    let c = person(other, 8).await;
+    let (_stream, mut heard) = play(&b.nc, a.id()).await.unwrap();
+    until_told(&mut a.told, "NetStream.Connect.Success").await;
+    let (id, nc) = (a.id(), a.nc.clone());
+    let asked = tokio::spawn(async move { nc.call("what", []).await });
+    tokio::task::yield_now().await;
+
+    let killed = Instant::now();
+    life.abort();
+    let own = &a.own;
+    let talk = async {
+        let mut gap = Duration::ZERO;
+        loop {
+            let said = Instant::now();
+            own.send(0, "onChat", ["there?".into()]).await.unwrap();
+            next_message(&mut heard).await;
+            gap = gap.max(said.elapsed());
+            assert!(gap < Duration::from_secs(2), "{gap:?}");
+            tokio::task::yield_now().await;
+        }
+    };
+    let to = tokio::select! {
+        () = talk => unreachable!("they have much to say"),
+        to = until_rejoined(&mut a.events) => to,
+    };
+    assert_eq!(to, at(other));
+    assert_eq!(a.id(), id);
+    let (_stream, mut heard_by_c) = play(&c.nc, id).await.unwrap();
+    assert!(killed.elapsed() < MISSED, "{:?}", killed.elapsed());
+    // Whom the server had, it has no more; whom peers have, they have.
+    assert!(matches!(asked.await.unwrap(), Err(Error::Disconnected)));
+    a.own.send(0, "onChat", ["back".into()]).await.unwrap();
+    next_message(&mut heard_by_c).await;
+    next_message(&mut heard).await;
+    // And by it others are found.
+    play(&a.nc, c.id()).await.unwrap();
+    let mut all = a.own.peers().await.unwrap();
+    all.sort_unstable();
+    let mut wanted = [b.id(), c.id()];
+    wanted.sort_unstable();
+    assert_eq!(all, wanted);
+}
+
+#[tokio::test]
+async fn who_looks_for_a_peer_when_the_server_is_lost_finds_it_by_the_next() {
+    let (server, _, life) = mortal_introducer().await;
+    let (other, _) = introducer().await;
+    let (nc, mut events) = connected(server, &options(8).with_others([at(other)])).await;
+    let c = person(other, 8).await;
+    life.abort();
+    let (found, _) = tokio::join!(play(&nc, c.id()), until_rejoined(&mut events));
+    found.unwrap();
+}
+
+#[tokio::test]
+async fn who_finds_no_server_and_has_no_peer_is_told_that_it_is_over() {
+    let (server, _, life) = mortal_introducer().await;
+    let (_deaf, deaf, _) = deaf();
+    let options = options(8).with_patience(Duration::from_secs(1));
+    let (nc, mut events) = connected(server, &options.with_others([at(deaf)])).await;
+    life.abort();
+    let first = timeout(SOON, events.next()).await.unwrap().unwrap();
+    assert!(matches!(first, NetEvent::Lost { .. }), "{first:?}");
+    // Nothing can be asked of nobody.
+    nc.call("what", []).await.unwrap_err();
+    nc.ping().await.unwrap_err();
+    let error = timeout(SOON, events.next()).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Io(_)), "{error}");
+    assert!(!nc.is_open());
+}
+
+#[tokio::test]
+async fn the_next_server_is_tried_where_the_first_cannot_be_reached() {
+    let (server, _) = introducer().await;
+    let (_deaf, _, closed) = deaf();
+    let began = Instant::now();
+    let (nc, _events) = connected(closed, &options(8).with_others([at(server)])).await;
+    assert!(nc.near_id().is_some() && nc.fell_back().is_none());
+    assert!(began.elapsed() < Duration::from_secs(2));
 }

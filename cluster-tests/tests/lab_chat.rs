@@ -9,7 +9,7 @@
 )]
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use selvage_cluster_tests::fixture::Fixture;
 use selvage_cluster_tests::lab::cluster::Node;
@@ -22,6 +22,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Messages of sound and pictures that everybody is to get from each who shows a film: some
 /// five seconds of it.
 const FILM: u64 = 300;
+
+/// The longest that a word may be under way while an edge is lost.
+const GAP: Duration = Duration::from_secs(2);
+
+/// How soon one whose edge was lost is found at another.
+const FOUND: Duration = Duration::from_secs(5);
 
 /// Somebody in a chat.
 struct Person {
@@ -36,16 +42,22 @@ struct Coming<'a> {
     to: Option<&'a str>,
     film: Option<&'a Path>,
     max: Option<&'a str>,
+    /// All edges are given, not only the first one.
+    anywhere: bool,
 }
 
 impl Person {
     #[track_caller]
     fn comes(name: &'static str, cluster: &mut Cluster, edge: usize, how: Coming<'_>) -> Self {
-        let edge = &mut cluster.edges[edge];
-        let door = edge.process.listening(&edge.id, "rtmfp");
         let mut command = selvage();
         command.args(["peer", "chat", "--name", name]);
-        command.arg(format!("rtmfp://{door}/chat"));
+        let count = if how.anywhere { cluster.edges.len() } else { 1 };
+        for at in 0..count {
+            let edge = (edge + at) % cluster.edges.len();
+            let edge = &mut cluster.edges[edge];
+            let door = edge.process.listening(&edge.id, "rtmfp");
+            command.arg(format!("rtmfp://{door}/chat"));
+        }
         if let Some(id) = how.to {
             command.args(["--connect", id]);
         }
@@ -155,7 +167,7 @@ fn five_talk_and_two_show_a_film_and_the_edges_carry_none_of_it() {
         let how = Coming {
             to: to.as_deref(),
             film: (at < 2).then_some(&*film),
-            max: None,
+            ..Coming::default()
         };
         room.push(Person::comes(name, &mut cluster, at % 3, how));
     }
@@ -217,8 +229,8 @@ fn six_talk_where_twelve_peer_connections_are_allowed() {
         let to = room.last().map(|last| last.id.clone());
         let how = Coming {
             to: to.as_deref(),
-            film: None,
             max: Some("12"),
+            ..Coming::default()
         };
         room.push(Person::comes(name, &mut cluster, at % 2, how));
         if let [.., before, new] = &room[..] {
@@ -235,4 +247,54 @@ fn six_talk_where_twelve_peer_connections_are_allowed() {
         });
     }
     all_talk(&mut room, "five again");
+}
+
+#[test]
+fn talk_goes_on_when_an_edge_is_killed_and_its_person_is_found_at_another_by_the_same_id() {
+    let mut cluster = Cluster::start(1, 3);
+    let mut room: Vec<Person> = Vec::new();
+    for (at, name) in ["amy", "ben", "cat"].into_iter().enumerate() {
+        let to = room.first().map(|first| first.id.clone());
+        let how = Coming {
+            to: to.as_deref(),
+            anywhere: true,
+            ..Coming::default()
+        };
+        room.push(Person::comes(name, &mut cluster, at, how));
+    }
+    all_talk(&mut room, "hello");
+    let mut dan = Person::comes("dan", &mut cluster, 1, Coming::default());
+
+    let killed = Instant::now();
+    cluster.edges[0].process.kill();
+    let (mut longest, mut words) = (Duration::ZERO, 0);
+    loop {
+        let back = room[0].process.stdout().contains("\nrejoined ");
+        words += 1;
+        let text = format!("word {words}");
+        let said = Instant::now();
+        room.iter_mut().for_each(|it| it.process.say(&text));
+        for (at, person) in room.iter().enumerate() {
+            for (_, other) in room.iter().enumerate().filter(|(other, _)| *other != at) {
+                let line = format!("{}: {text}", other.name);
+                until("a word is heard", GAP, || person.was_told(&line));
+            }
+        }
+        longest = longest.max(said.elapsed());
+        if back {
+            break;
+        }
+        assert!(killed.elapsed() < SOON, "amy finds another edge");
+        pace(LOOK);
+    }
+    let back = killed.elapsed();
+    dan.process.say(&format!("/connect {}", room[0].id));
+    dan.is_with(&room[0]);
+    let found = killed.elapsed();
+    println!("back after {back:?}, found after {found:?}; {words} words, the longest {longest:?}");
+    assert!(found < FOUND, "{found:?}");
+    // She tells of the others as ever.
+    room.push(dan);
+    all_talk(&mut room, "four");
+    room.into_iter().for_each(Person::leaves);
 }

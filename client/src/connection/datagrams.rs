@@ -186,17 +186,22 @@ impl Datagrams {
                 return Poll::Ready(Err(over.clone()));
             }
             let now = Instant::now();
-            if let Some(seek) = &mut self.seek
-                && seek.poll(cx, &mut self.line.endpoint, now)
-            {
-                continue;
+            if let Some(seek) = &mut self.seek {
+                if seek.poll(cx, &mut self.line.endpoint, now) {
+                    continue;
+                }
+                if seek.is_late(now) && !self.peers.is_with_any() {
+                    let text = "no other server answers".to_owned();
+                    self.over = Some(Over::Io(io::ErrorKind::TimedOut, text));
+                    continue;
+                }
             }
             let due = self.peers.deadline();
             if due.is_some_and(|at| at <= now) {
                 self.peers.handle_timeout(&mut self.line.endpoint, now);
                 continue;
             }
-            let next = self.seek.as_ref().map(Seek::deadline);
+            let next = self.seek.as_ref().map(|seek| seek.deadline(now));
             self.line.alarm = due.into_iter().chain(next).min();
             happened |= self.peers.events() > told;
             if happened || received >= DATAGRAMS_IN_A_ROW {

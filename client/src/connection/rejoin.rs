@@ -37,7 +37,7 @@ impl Home {
     }
 
     /// The next server, then those after it, and the one that was lost last of all.
-    pub(super) fn seek(&self, now: Instant, again: bool) -> Seek {
+    fn seek(&self, now: Instant, until: Instant) -> Seek {
         let count = self.targets.len();
         let order = (1..=count).map(|step| (self.at + step) % count.max(1));
         let targets = order.filter_map(|at| {
@@ -45,8 +45,10 @@ impl Home {
             let speaks = target.scheme.without_datagrams().is_some();
             speaks.then(|| (at, target.clone()))
         });
+        // Servers that all refuse us are not asked without a pause.
+        let again = self.lost.is_some_and(|lost| lost < now);
         let begin = if again { now + SEEK_NEXT } else { now };
-        Seek::new(targets.collect(), begin)
+        Seek::new(targets.collect(), begin, until)
     }
 }
 
@@ -60,15 +62,15 @@ impl Connection {
         let Some(home) = &mut self.home else {
             return false;
         };
-        let again = home.lost.is_some();
-        let lost = *home.lost.get_or_insert(now);
-        // Whoever has peers has something to wait for.
-        let patient = now < lost + home.options.patience || with_peers == Some(true);
-        let wanted = !matches!(self.over, None | Some(Over::Session(Closed::Here)));
-        if !patient || !wanted {
+        if matches!(self.over, None | Some(Over::Session(Closed::Here))) {
             return false;
         }
-        let seek = home.seek(now, again);
+        let until = *home.lost.get_or_insert(now) + home.options.patience;
+        // Whoever has peers has something to wait for.
+        if until <= now && with_peers != Some(true) {
+            return false;
+        }
+        let seek = home.seek(now, until);
         self.wire.seek(seek);
         self.over = None;
         self.events.clear();
@@ -125,6 +127,8 @@ pub(super) struct Seek {
     next: Instant,
     /// When all are asked anew: a hello is repeated ever less often.
     anew: Instant,
+    /// When it is over, for one who has no peers.
+    until: Instant,
 }
 
 struct Place {
@@ -137,7 +141,7 @@ struct Place {
 type Resolving = Pin<Box<dyn Future<Output = Option<Place>> + Send>>;
 
 impl Seek {
-    fn new(targets: Vec<(usize, Target)>, begin: Instant) -> Self {
+    fn new(targets: Vec<(usize, Target)>, begin: Instant, until: Instant) -> Self {
         let mut seek = Self {
             targets,
             resolving: Vec::new(),
@@ -145,6 +149,7 @@ impl Seek {
             openings: Vec::new(),
             next: begin,
             anew: begin,
+            until,
         };
         seek.resolve(begin);
         seek
@@ -195,12 +200,16 @@ impl Seek {
     }
 
     /// When [`Self::poll`] is to be called, whatever wakes it otherwise.
-    pub(super) fn deadline(&self) -> Instant {
-        if self.places.is_empty() {
-            self.anew
-        } else {
-            self.next.min(self.anew)
-        }
+    pub(super) fn deadline(&self, now: Instant) -> Instant {
+        let next = Some(self.next).filter(|_| !self.places.is_empty());
+        let until = Some(self.until).filter(|until| *until > now);
+        let others = next.into_iter().chain(until);
+        others.fold(self.anew, Instant::min)
+    }
+
+    /// Whether it is over for one who has no peers.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.until <= now
     }
 
     /// Which server it is that an attempt reached.

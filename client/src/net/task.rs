@@ -142,7 +142,9 @@ impl Task {
         let (connection, streams) = (&mut self.connection, &mut self.streams);
         connection.with_peers(|peers, _, _| streams.retain(|stream, _| peers.has(*stream)));
         if !std::mem::replace(&mut self.lost, true) {
-            let why = over.to_error().to_string();
+            let error = over.to_error();
+            let why = std::error::Error::source(&error)
+                .map_or_else(|| error.to_string(), ToString::to_string);
             self.give(&self.events.clone(), NetEvent::Lost { why });
         }
         true
