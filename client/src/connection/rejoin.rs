@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use rtmfp::crypto::identity::Discriminator;
 use rtmfp::endpoint::{Endpoint, OpeningId};
-
 use session::ClientSession;
 use session::client::{Closed, Welcome};
 
