@@ -164,9 +164,7 @@ pub(crate) async fn run(
         let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
             return;
         };
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        seed = next_seed(seed);
         match prepare(socket) {
             Ok(socket) => {
                 shard.expect();
@@ -183,6 +181,12 @@ pub(crate) async fn run(
             Err(error) => debug!(%peer, %error, "connection lost before it was taken"),
         }
     }
+}
+
+/// What the next client's session and handshake draw from.
+pub(crate) const fn next_seed(seed: u64) -> u64 {
+    seed.wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407)
 }
 
 /// Media is written in whole batches: Nagle's algorithm could only delay them.

@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 
 pub(crate) use self::flows::{Flows, Told};
 use self::socket::{BATCH, Room, Socket};
-use crate::accept::{Permit, Permits};
+use crate::accept::{Permit, Permits, next_seed};
 use crate::connection::Connection;
 use crate::limits::FLOW_QUEUE;
 use crate::metrics::Protocol;
@@ -205,10 +205,9 @@ impl Door {
         self.wake.notify_one();
     }
 
-    /// Where the far end of a session is.
-    fn far(&self, session: SessionId) -> Option<SocketAddr> {
-        let mut endpoint = self.endpoint.borrow_mut();
-        endpoint.session_mut(session).map(|it| it.far())
+    /// Looks at a session, which gives nobody anything to do.
+    fn look<T>(&self, id: SessionId, look: impl FnOnce(&Session) -> T) -> Option<T> {
+        self.endpoint.borrow().session(id).map(look)
     }
 
     /// Says whether its sender waits for an answer.
@@ -329,11 +328,7 @@ impl Door {
                 return;
             }
         };
-        let seed = self
-            .seed
-            .get()
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        let seed = next_seed(self.seed.get());
         self.seed.set(seed);
         let client = shard.welcome(Guest {
             flows: Flows::new(self.clone(), session, id),

@@ -6,6 +6,7 @@
 //! dials again, with a delay that grows; every incarnation of the stream is a new
 //! [`LinkHandle`], so nothing meant for the old one can reach the new.
 
+mod dialling;
 mod traffic;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, info_span, warn};
 
+pub(crate) use self::dialling::Dialling;
 use crate::channel::{Channel, ChannelId};
 use crate::shard::{PublicationId, ShardHandle};
 

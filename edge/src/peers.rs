@@ -26,7 +26,6 @@ use rtmfp::address::Address;
 use rtmfp::crypto::identity::Fingerprint;
 use rtmfp::endpoint::SessionId;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
@@ -35,7 +34,7 @@ pub(crate) use self::book::{Hello, Seat};
 use self::link::LinkEvent;
 use crate::config::Introductions;
 use crate::limits::{INBOX_BATCH, PEERS_BATCH, PEERS_PACE};
-use crate::link::LinkSetup;
+use crate::link::{Dialling, LinkSetup};
 use crate::shard::{ShardHandle, ToShard};
 use crate::upstream::sleep_until;
 
@@ -150,8 +149,7 @@ pub(crate) struct Peers {
     shards: Vec<ShardHandle>,
     counts: Arc<Counts>,
     setup: LinkSetup,
-    addresses: watch::Receiver<Addresses>,
-    dialling: BTreeMap<node::link::Address, JoinHandle<()>>,
+    dialling: Dialling,
     link_ids: Arc<AtomicU64>,
     links: BTreeMap<LinkId, Way>,
     events: (mpsc::Sender<LinkEvent>, mpsc::Receiver<LinkEvent>),
@@ -173,8 +171,7 @@ impl Peers {
             shards,
             counts,
             setup,
-            addresses,
-            dialling: BTreeMap::new(),
+            dialling: Dialling::new(addresses),
             link_ids: Arc::default(),
             links: BTreeMap::new(),
             events: mpsc::channel(EVENTS_QUEUE),
@@ -226,29 +223,19 @@ impl Peers {
                     }
                 }
                 Some(event) = self.events.1.recv() => self.handle_link(event),
-                Ok(()) = self.addresses.changed() => self.dial(),
+                Ok(()) = self.dialling.changed() => self.dial(),
                 () = sleep_until(deadline) => self.book.handle_timeout(now()),
             }
-        }
-        for task in self.dialling.values() {
-            task.abort();
         }
         info!(introductions = ?self.counts, "no more introductions");
     }
 
     /// Dials what is new in the list and lets go of what has left it.
     fn dial(&mut self) {
-        let wanted = self.addresses.borrow_and_update().clone();
-        self.dialling
-            .retain(|address, task| wanted.contains(address) || !task.is_finished());
-        for address in wanted.iter().cloned() {
-            let (ids, events) = (self.link_ids.clone(), self.events.0.clone());
-            let wanted = self.addresses.clone();
-            let link = link::keep(self.setup.clone(), address.clone(), wanted, ids, events);
-            self.dialling
-                .entry(address)
-                .or_insert_with(|| tokio::spawn(link));
-        }
+        let (setup, ids, events) = (&self.setup, &self.link_ids, &self.events.0);
+        self.dialling.dial(|address, wanted| {
+            link::keep(setup.clone(), address, wanted, ids.clone(), events.clone())
+        });
     }
 
     fn handle(&mut self, message: ToPeers) {

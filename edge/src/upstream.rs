@@ -32,7 +32,7 @@ use tracing::info;
 use self::channels::Subscribed;
 use self::publications::Publication;
 use crate::channel::ChannelId;
-use crate::link::{LinkEvent, LinkHandle, LinkId, LinkSetup};
+use crate::link::{Dialling, LinkEvent, LinkHandle, LinkId, LinkSetup};
 use crate::route::owner;
 use crate::shard::{PublicationId, ShardHandle};
 use crate::shared::{Handle, News, ToShared};
@@ -122,8 +122,7 @@ pub(crate) struct Upstream {
     ),
     shared: Handle,
     news: mpsc::UnboundedReceiver<News>,
-    addresses: watch::Receiver<node::resolve::Addresses>,
-    dialling: BTreeMap<node::link::Address, tokio::task::JoinHandle<()>>,
+    dialling: Dialling,
     link_ids: Arc<AtomicU64>,
     links: BTreeMap<LinkId, Link>,
     publications: HashMap<PublicationId, Publication>,
@@ -176,8 +175,7 @@ impl Upstream {
             events: mpsc::unbounded_channel(),
             shared,
             news,
-            addresses,
-            dialling: BTreeMap::new(),
+            dialling: Dialling::new(addresses),
             link_ids: Arc::default(),
             links: BTreeMap::new(),
             publications: HashMap::new(),
@@ -204,7 +202,7 @@ impl Upstream {
                 },
                 Some(event) = self.events.1.recv() => self.handle_event(event),
                 Some(news) = self.news.recv() => self.handle_news(news),
-                Ok(()) = self.addresses.changed() => self.dial(),
+                Ok(()) = self.dialling.changed() => self.dial(),
                 () = sleep_until(deadline) => {
                     let now = Instant::now();
                     self.open |= now >= first_sight;
@@ -212,26 +210,14 @@ impl Upstream {
                 }
             }
         }
-        for task in self.dialling.values() {
-            task.abort();
-        }
     }
 
     /// Dials what is new in the list and lets go of what has left it.
     fn dial(&mut self) {
-        let wanted = self.addresses.borrow_and_update().clone();
-        // An address that left the list keeps its link while it is up: a resolver that
-        // forgets an origin must not tear down what works. It is only not redialled.
-        self.dialling
-            .retain(|address, task| wanted.contains(address) || !task.is_finished());
-        for address in wanted.iter().cloned() {
-            let (ids, events) = (self.link_ids.clone(), self.events.0.clone());
-            let wanted = self.addresses.clone();
-            let link = crate::link::keep(self.setup.clone(), address.clone(), wanted, ids, events);
-            self.dialling
-                .entry(address)
-                .or_insert_with(|| tokio::spawn(link));
-        }
+        let (setup, ids, events) = (&self.setup, &self.link_ids, &self.events.0);
+        self.dialling.dial(|address, wanted| {
+            crate::link::keep(setup.clone(), address, wanted, ids.clone(), events.clone())
+        });
     }
 
     fn handle_ask(&mut self, ask: Ask) {

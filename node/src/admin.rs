@@ -24,7 +24,6 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::{Deserialize, Serialize};
-use subtle::ConstantTimeEq as _;
 
 use crate::config::{Invalid, Secret, Validate};
 use crate::health::Server;
@@ -189,7 +188,7 @@ fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<Response> {
     let borne = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let right = borne.is_some_and(|borne| borne.ct_eq(token.expose().as_bytes()).into());
+    let right = borne.is_some_and(|borne| token.is(borne));
     (!right).then(|| {
         let how = [(header::WWW_AUTHENTICATE, "Bearer")];
         let told = "the request does not bear the token\n";

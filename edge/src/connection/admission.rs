@@ -1,11 +1,12 @@
 //! What a client must bring to be let in.
 
 use amf::Value;
+use node::config::Secret;
 use session::{Connect, Refusal};
 
 /// Whether a client that connects brings this key: as a text among the arguments behind the
 /// command object, as a part of the path of its URL, or as `developerKey` in a query.
-pub(super) fn brings(connect: &Connect, key: &str) -> bool {
+pub(super) fn brings(connect: &Connect, key: &Secret) -> bool {
     let url = connect.tc_url.as_str();
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let (_, path) = address.split_once("://").unwrap_or(("", address));
@@ -18,7 +19,7 @@ pub(super) fn brings(connect: &Connect, key: &str) -> bool {
     arguments
         .chain(segments)
         .chain(values)
-        .fold(false, |found, text| same(text, key) | found)
+        .fold(false, |found, text| key.is(text.as_bytes()) | found)
 }
 
 /// What one that does not is told.
@@ -27,15 +28,6 @@ pub(super) fn refusal() -> Refusal {
         description: "A developer key of this server is needed.".to_owned(),
         application: Value::Undefined,
     }
-}
-
-/// Whether two texts are the same, in a time that does not tell how far they are.
-fn same(a: &str, b: &str) -> bool {
-    let differing = a
-        .bytes()
-        .zip(b.bytes())
-        .fold(0, |all, (a, b)| all | (a ^ b));
-    a.len() == b.len() && differing == 0
 }
 
 #[cfg(test)]
@@ -76,7 +68,7 @@ mod tests {
             ("rtmfp://host/live/k3y/?a=b", vec![]),
             ("rtmfp://host/live?a=b&developerKey=k3y", vec![]),
         ] {
-            assert!(brings(&connect(url, args), "k3y"), "{url}");
+            assert!(brings(&connect(url, args), &Secret::new("k3y")), "{url}");
         }
     }
 
@@ -89,7 +81,7 @@ mod tests {
             ("rtmfp://host/live?developer=k3y", vec![]),
             ("", vec![]),
         ] {
-            assert!(!brings(&connect(url, args), "k3y"), "{url}");
+            assert!(!brings(&connect(url, args), &Secret::new("k3y")), "{url}");
         }
     }
 }

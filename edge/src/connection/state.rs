@@ -304,7 +304,7 @@ impl State {
             Event::Connect { request, connect } => {
                 debug!(client = own.number, at = %connect.at, flash = connect.flash_ver, "connect");
                 if let (Wire::Flows(_), Some(key)) = (&self.carrier, &shard.settings.developer_key)
-                    && !admission::brings(&connect, key.expose())
+                    && !admission::brings(&connect, key)
                 {
                     let refusal = admission::refusal();
                     return self.reply(request, Reply::Refuse(refusal), now);

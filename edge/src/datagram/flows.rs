@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use model::{AppInstance, Class, Frame, MediaTime};
 use rtmfp::crypto::identity::Fingerprint;
 use rtmfp::endpoint::SessionId;
-use rtmfp::session::Event;
+use rtmfp::session::{Event, Session};
 use rtmfp::tc;
 use rtmfp::tc::flows::Over;
 use rtmp::{Message, StreamId};
@@ -92,7 +92,7 @@ impl Flows {
 
     /// The client is connected to an application: who asks for its peer ID is introduced.
     pub(crate) fn enter(&self, shard: &Shard, at: &AppInstance) {
-        let Some(observed) = self.door.far(self.session) else {
+        let Some(observed) = self.door.look(self.session, Session::far) else {
             return;
         };
         self.entered.set(true);
@@ -182,7 +182,10 @@ impl Flows {
 
     /// Holds back what the client sends, or lets it come.
     pub(crate) fn hold(&mut self, held: bool) {
-        if let Some(mut session) = self.door.session(self.session) {
+        // Asked for at every write, and rarely anything new.
+        if held != self.inner.is_held()
+            && let Some(mut session) = self.door.session(self.session)
+        {
             self.inner.hold(&mut session, held);
         }
     }
@@ -191,8 +194,8 @@ impl Flows {
     pub(crate) fn was_heard(&mut self) -> bool {
         let packets = self
             .door
-            .session(self.session)
-            .map_or(self.packets, |session| session.stats().packets_received);
+            .look(self.session, |session| session.stats().packets_received)
+            .unwrap_or(self.packets);
         std::mem::replace(&mut self.packets, packets) != packets
     }
 

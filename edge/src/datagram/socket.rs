@@ -82,9 +82,7 @@ impl Socket {
                     tracing::trace!(%to, %error, "datagrams were not sent");
                     return;
                 }
-                Ok(()) => {
-                    return;
-                }
+                Ok(()) => return,
             }
         }
     }

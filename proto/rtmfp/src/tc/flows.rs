@@ -228,6 +228,12 @@ impl Flows {
         }
     }
 
+    /// Whether they are held.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// Something happened in the session.
     pub fn handle_event(&mut self, session: &mut Session, event: Event, now: Instant) -> Told {
         let told = self.act_on(session, event, now);
