@@ -6,8 +6,12 @@
 //! * [`Inject`] and [`Extract`] carry the W3C context in the metadata of every gRPC call;
 //!   [`traceparent_of_current`] and [`span_with_parent`] carry it in anything else.
 //!
-//! A span costs about two microseconds when it is exported. Spans belong to sessions, publishes
-//! and calls, never to media messages.
+//! * A [`Phase`] is a span without a task around it, with times of its own. What is done for
+//!   clients is told in phases: a trace is looked at while the stream is live, and a span that
+//!   has not ended is not there.
+//!
+//! A span costs about two microseconds when it is exported. Spans belong to requests, never to
+//! media messages.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -20,6 +24,7 @@
 
 mod context;
 mod export;
+mod phase;
 
 use std::time::Duration;
 
@@ -38,6 +43,11 @@ use crate::config::{Invalid, Validate};
 pub use context::{Extract, Extracting, Inject, Injecting};
 pub use context::{extract, extract_headers, inject, inject_headers};
 pub use context::{span_with_parent, traceparent_of, traceparent_of_current};
+pub use phase::{Kind, Phase, SpanPlace, TEXT_LEN, is_traced};
+
+/// The target of spans that give log lines their context and are no part of a trace: they last
+/// as long as a connection does.
+pub const UNTRACED: &str = "selvage::untraced";
 
 /// How long the last spans have to leave when the process ends.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -94,6 +104,9 @@ pub struct Trace {
     /// The share of traces that start here and are exported, 0 to 1. A trace that a caller
     /// started follows the caller's choice.
     pub sample: f64,
+    /// Whether clients may say which trace their requests belong to. Whoever may decides that
+    /// these are exported, so it is nothing for an edge that strangers reach.
+    pub clients: bool,
 }
 
 impl Default for Trace {
@@ -101,6 +114,7 @@ impl Default for Trace {
         Self {
             endpoint: None,
             sample: 1.0,
+            clients: false,
         }
     }
 }
@@ -194,6 +208,9 @@ pub fn init(log: &Log, trace: &Trace, service: &str, node: &str) -> Result<Guard
         .with(traces(&provider))
         .try_init()
         .map_err(|source| Error::AlreadySet { source })?;
+    if exports {
+        phase::trace_with(provider.tracer("selvage"));
+    }
     Ok(Guard {
         provider: Some(provider),
         exports,
@@ -262,6 +279,7 @@ where
             "opentelemetry",
             "opentelemetry_sdk",
             "opentelemetry_otlp",
+            UNTRACED,
         ]
         .map(|target| (target, LevelFilter::OFF)),
     );

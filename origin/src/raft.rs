@@ -20,6 +20,7 @@ mod patience;
 mod peers;
 mod queue;
 mod record;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -160,6 +161,7 @@ impl Seat {
             edges: BTreeMap::new(),
             changes: Vec::new(),
             disowned: false,
+            traces: traces::Traces::new(node, last),
             disk: patience::Patience::new(times.disk, tokio::time::Instant::now()),
         };
         driver.run(stop).await

@@ -29,6 +29,7 @@ use fabric::v1::refused::Reason;
 use fabric::v1::source::State;
 use fabric::{Arrival, Credit};
 use model::{EdgeLife, Epoch, Frame, Position, Sequenced};
+use node::telemetry::SpanPlace;
 
 use incarnation::{End, Incarnation};
 use subscriber::{Place, Subscriber, Told};
@@ -58,6 +59,8 @@ pub struct Claimed {
     /// The epoch from which on it is one stream to its viewers; its own, unless it follows
     /// another publish without a break.
     pub began: Epoch,
+    /// Where the publish stands in a trace.
+    pub trace: Option<SpanPlace>,
 }
 
 /// The right to publish.
@@ -80,8 +83,9 @@ pub trait Wake: Send + Sync {
 
 /// Where a subscription's output goes, in order.
 pub trait Sink {
-    /// The stream is published, and has been without a break since `began`.
-    fn published(&mut self, id: u32, epoch: Epoch, began: Epoch);
+    /// The stream is published, and has been without a break since `began`. `trace` is where
+    /// the publish stands in a trace.
+    fn published(&mut self, id: u32, epoch: Epoch, began: Epoch, trace: Option<SpanPlace>);
     /// What else became of the stream.
     fn source(&mut self, id: u32, state: State, epoch: Epoch);
     /// A configuration in force.
@@ -192,7 +196,11 @@ impl Stream {
                 epoch,
                 standing: Standing::Live,
             };
-            let next = self.incarnations.back().map_or(0, Incarnation::next);
+            let last = self.incarnations.back_mut();
+            let next = last.map_or(0, |last| {
+                last.trace = claimed.trace;
+                last.next()
+            });
             return Ok(Grant {
                 epoch,
                 next,
@@ -413,7 +421,12 @@ impl Stream {
     }
 
     fn begin(&mut self, by: OnLink, claimed: Claimed) {
-        let Claimed { life, epoch, began } = claimed;
+        let Claimed {
+            life,
+            epoch,
+            began,
+            trace,
+        } = claimed;
         self.epoch = epoch;
         self.holder = Some(Holder {
             by,
@@ -422,7 +435,7 @@ impl Stream {
             standing: Standing::Live,
         });
         self.incarnations
-            .push_back(Incarnation::new(epoch, began, self.limits));
+            .push_back(Incarnation::new(epoch, began, trace, self.limits));
         while self.incarnations.len() > INCARNATIONS_MAX {
             self.incarnations.pop_front();
             self.first += 1;

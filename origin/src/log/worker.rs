@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use node::metrics::Histogram;
 use tokio::sync::mpsc::UnboundedSender;
@@ -35,6 +36,8 @@ pub enum Done<T> {
     Written {
         /// The write's.
         ticket: T,
+        /// When its last write began; it had waited for the one before.
+        began: SystemTime,
     },
     /// A state of our own is kept.
     Saved {
@@ -158,13 +161,14 @@ fn run<T>(
         }
         if let Some(ticket) = newest {
             appends.0.fetch_add(1, Ordering::Relaxed);
+            let began = SystemTime::now();
             let timer = timing.append.start_timer();
             let durable = log.append(&writes)?;
             timer.observe_duration();
             appends.0.fetch_add(1, Ordering::Relaxed);
             writes.clear();
             if durable {
-                let _ = done.send(Done::Written { ticket });
+                let _ = done.send(Done::Written { ticket, began });
             }
         }
         if let Some(snapshot) = save {
@@ -225,7 +229,7 @@ mod tests {
         let (done, mut told) = unbounded_channel();
         run(log, &waiting, &done, (&Appends::default(), &timing())).unwrap();
         assert_eq!(disk.syncs() - before, 1);
-        assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100 })));
+        assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100, .. })));
         assert!(told.try_recv().is_err());
     }
 

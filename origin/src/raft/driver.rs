@@ -22,6 +22,7 @@ use super::desk::{Change, Desk, Input, Refused};
 use super::patience::Patience;
 use super::peers::{Peers, SnapshotSent};
 use super::queue::{End, Queue};
+use super::traces::Traces;
 use super::{Error, record, roster};
 use crate::hub::Hub;
 use crate::log::Snapshot;
@@ -55,6 +56,7 @@ pub(super) struct Driver {
     pub(super) changes: Vec<Pending>,
     pub(super) disowned: bool,
     pub(super) disk: Patience,
+    pub(super) traces: Traces,
 }
 
 /// A change that was proposed and is not decided.
@@ -83,6 +85,7 @@ impl Driver {
             tokio::select! {
                 () = &mut stop => break Ok(()),
                 Some(done) = self.done.recv() => {
+                    self.traces.begin();
                     if let Err(error) = self.done(done) {
                         break Err(error);
                     }
@@ -91,6 +94,7 @@ impl Driver {
                     if count == 0 {
                         break Ok(());
                     }
+                    self.traces.begin();
                     for input in batch.drain(..) {
                         self.input(input);
                     }
@@ -102,6 +106,7 @@ impl Driver {
                     }
                 }
                 () = tokio::time::sleep_until(deadline) => {
+                    self.traces.begin();
                     self.member.handle_timeout(now());
                     self.hub.expire(now());
                 }
@@ -126,7 +131,10 @@ impl Driver {
 
     fn done(&mut self, done: Done<Ticket>) -> Result<(), Error> {
         match done {
-            Done::Written { ticket } => self.member.handle_persisted(ticket, now()),
+            Done::Written { ticket, began } => {
+                self.traces.written(ticket, began);
+                self.member.handle_persisted(ticket, now());
+            }
             Done::Saved { index } => {
                 tracing::info!(index, "state saved");
                 self.member.handle_snapshot_saved(model::LogIndex(index));
@@ -180,7 +188,9 @@ impl Driver {
                 if !self.edges.contains_key(&attach) {
                     return;
                 }
+                let lead = *self.lead.borrow();
                 for message in messages {
+                    self.traces.heard(attach, &message, lead);
                     if let Err(error) = self.member.handle_edge(attach, message, now()) {
                         tracing::warn!(attach = attach.0, %error, "message of an edge refused");
                         self.detach(attach, Status::invalid_argument(error.to_string()));
@@ -190,6 +200,7 @@ impl Driver {
             }
             Input::Detach { attach } => {
                 if self.edges.remove(&attach).is_some() {
+                    self.traces.detached(attach);
                     self.member.handle_detach(attach);
                 }
             }
@@ -230,6 +241,7 @@ impl Driver {
                     write,
                     contents,
                 } => {
+                    self.traces.persist(ticket, &write, *self.lead.borrow());
                     let write = record::write(&write, contents);
                     self.worker.give(Job::Write { ticket, write });
                 }
@@ -248,11 +260,13 @@ impl Driver {
                 Output::ToEdge { attach, message } => self.tell_edge(attach, message),
                 Output::RefuseEdge { attach, why } => {
                     tracing::info!(attach = attach.0, ?why, "edge detached");
+                    self.traces.detached(attach);
                     if let Some(queue) = self.edges.remove(&attach) {
                         queue.end(End::Broken(refusal(why)));
                     }
                 }
                 Output::Applied(applied) => {
+                    self.traces.applied(&applied);
                     for effect in &applied.effects {
                         if let Effect::Stream { key, state } = effect {
                             self.hub.ledger_says(key, state, now());
@@ -269,6 +283,7 @@ impl Driver {
                 Output::Role { role, term, leader } => self.role(role, term, leader),
             }
         }
+        self.traces.end(*self.lead.borrow());
     }
 
     fn disown(&mut self) {
@@ -295,6 +310,7 @@ impl Driver {
     fn detach(&mut self, attach: AttachId, status: Status) {
         if let Some(queue) = self.edges.remove(&attach) {
             queue.end(End::Broken(status));
+            self.traces.detached(attach);
             self.member.handle_detach(attach);
         }
     }

@@ -51,7 +51,7 @@ impl Media for Service {
             .hub
             .connect(Arc::clone(&outbox))
             .map_err(Status::from)?;
-        let span = tracing::info_span!("link", link = link.0, edge = tracing::field::Empty);
+        let span = tracing::info_span!(target: node::telemetry::UNTRACED, "link", link = link.0, edge = tracing::field::Empty);
         let session = Session::new(self.id.clone(), Arc::clone(&self.hub), link, outbox.clone());
         // The task ends with the link: the writer's end, whoever drops it, is the outbox's.
         tokio::spawn(read(session, Arc::clone(&outbox), request.into_inner()).instrument(span));

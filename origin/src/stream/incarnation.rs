@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use fabric::Arrival;
 use media::{Backlog, Cursor, Pushed};
 use model::{Epoch, Position};
+use node::telemetry::SpanPlace;
 
 use super::Taken;
 use fabric::convert::owned;
@@ -27,6 +28,8 @@ pub(super) struct Incarnation {
     pub(super) epoch: Epoch,
     /// The epoch from which on it is one stream to its viewers.
     pub(super) began: Epoch,
+    /// Where the publish stands in a trace.
+    pub(super) trace: Option<SpanPlace>,
     pub(super) backlog: Backlog,
     /// None while it goes on.
     pub(super) end: Option<End>,
@@ -41,7 +44,12 @@ pub(super) struct Incarnation {
 }
 
 impl Incarnation {
-    pub(super) fn new(epoch: Epoch, began: Epoch, limits: media::Limits) -> Self {
+    pub(super) fn new(
+        epoch: Epoch,
+        began: Epoch,
+        trace: Option<SpanPlace>,
+        limits: media::Limits,
+    ) -> Self {
         let backlog = Backlog::new(limits);
         let mut birth = Cursor::join();
         // A cursor's place in time is where it was first read with.
@@ -49,6 +57,7 @@ impl Incarnation {
         Self {
             epoch,
             began,
+            trace,
             backlog,
             end: None,
             birth,

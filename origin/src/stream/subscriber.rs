@@ -98,7 +98,7 @@ impl Subscriber {
                         cursor,
                     };
                     if self.told != Told::Published(epoch) {
-                        sink.published(id, epoch, incarnation.began);
+                        sink.published(id, epoch, incarnation.began, incarnation.trace);
                         self.told = Told::Published(epoch);
                     }
                 }

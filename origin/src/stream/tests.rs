@@ -30,6 +30,7 @@ fn claimed(life: EdgeLife, epoch: u64) -> Claimed {
         life,
         epoch,
         began: epoch,
+        trace: None,
     }
 }
 
@@ -75,7 +76,7 @@ fn usual(seq: u64, len: usize) -> Arrival {
 struct Log(Vec<String>);
 
 impl Sink for Log {
-    fn published(&mut self, _: u32, epoch: Epoch, began: Epoch) {
+    fn published(&mut self, _: u32, epoch: Epoch, began: Epoch, _: Option<SpanPlace>) {
         self.0.push(if began == epoch {
             format!("published:{}", epoch.0)
         } else {
@@ -500,7 +501,7 @@ fn a_stream_that_sheds_its_past_costs_nothing_to_those_who_have_it() {
 fn the_time_of_receipt_is_that_of_the_frames_batch() {
     struct Times(Vec<u64>);
     impl Sink for Times {
-        fn published(&mut self, _: u32, _: Epoch, _: Epoch) {}
+        fn published(&mut self, _: u32, _: Epoch, _: Epoch, _: Option<SpanPlace>) {}
         fn source(&mut self, _: u32, _: State, _: Epoch) {}
         fn in_force(&mut self, _: u32, _: u64, _: &Frame) {}
         fn frame(&mut self, _: u32, _: &Sequenced, ingest_micros: u64) {

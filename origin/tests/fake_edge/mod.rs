@@ -258,7 +258,7 @@ pub(crate) fn publish(id: u32, name: &str, resume: Option<v1::Resume>) -> to_ori
         began,
         key,
         resume,
-        traceparent: String::new(),
+        ..v1::Publish::default()
     })
 }
 

@@ -10,6 +10,7 @@
 mod command;
 mod effect;
 mod names;
+mod trace;
 mod wire;
 
 use std::fmt;

@@ -13,8 +13,8 @@ use fabric::v1::source::State;
 use fabric::v1::{self, ToOrigin, to_edge, to_origin};
 use fabric::{Invalid, LinkError, Owed, convert};
 use model::{EdgeId, EdgeLife, Epoch, OriginId, Position};
+use node::telemetry::{Kind, Phase, SpanPlace};
 use tracing::Span;
-use tracing::field::{Empty, display};
 
 use crate::hub::{Cell, Hub, Refusal};
 use crate::outbox::Outbox;
@@ -35,14 +35,12 @@ pub(super) struct Session {
 struct Publication {
     cell: Arc<Cell>,
     owed: Owed,
-    /// Ends with the publication.
-    _span: Span,
+    /// From the grant to the first frame.
+    first: Option<Phase>,
 }
 
 struct Subscription {
     cell: Arc<Cell>,
-    /// Ends with the subscription.
-    _span: Span,
 }
 
 impl Session {
@@ -176,24 +174,34 @@ impl Session {
             );
             return Ok(());
         }
-        let span = node::telemetry::span_with_parent(
-            tracing::info_span!("publish", stream = %key, edge = %life.edge, epoch = Empty),
-            convert::traceparent(&publish.traceparent).unwrap_or_default(),
+        let follows = SpanPlace::parse(publish.follows.as_bytes());
+        let mut phase = Phase::linked(
+            "origin.publish",
+            Kind::Server,
+            SpanPlace::parse(publish.traceparent.as_bytes()),
+            follows.as_slice(),
         );
+        phase.show("selvage.stream.key", &key);
+        phase.show("selvage.edge", &life.edge);
+        phase.show("selvage.owner", &self.id);
+        phase.count("selvage.epoch", epoch);
+        let said = tracing::info_span!(target: node::telemetry::UNTRACED, "publish", stream = %key, edge = %life.edge, epoch = epoch);
         let claimed = Claimed {
             life,
             epoch: Epoch(epoch),
             began: Epoch(publish.began),
+            trace: phase.place(),
         };
         match self.hub.publish(self.on_link(id), key, claimed) {
             Ok((cell, grant)) => {
-                span.record("epoch", display(grant.epoch));
-                span.in_scope(|| tracing::info!(next = grant.next, "granted"));
+                said.in_scope(|| tracing::info!(next = grant.next, "granted"));
+                phase.count("selvage.frame.next", grant.next);
                 let credit = self.hub.limits().publication_credit;
+                let first = Phase::child("origin.first_frame", Kind::Internal, phase.place());
                 let publication = Publication {
                     cell,
                     owed: Owed::new(credit),
-                    _span: span,
+                    first: first.is_wanted().then_some(first),
                 };
                 self.publications.insert(id, publication);
                 self.answer(to_edge::Body::Granted(v1::Granted {
@@ -201,10 +209,13 @@ impl Session {
                     epoch: grant.epoch.0,
                     next: grant.next,
                     credit,
+                    traceparent: phase.traceparent(),
                 }));
             }
             Err(Refusal { reason, text }) => {
-                span.in_scope(|| tracing::info!(reason = reason.as_str_name(), "refused"));
+                said.in_scope(|| tracing::info!(reason = reason.as_str_name(), "refused"));
+                phase.set("error.type", reason.as_str_name());
+                phase.fail(text);
                 self.refuse(id, reason, text.into());
             }
         }
@@ -280,6 +291,11 @@ impl Session {
             .append(&publication.cell, by, frames, ingest_micros)
         {
             Ok(taken) => {
+                if let Some(mut first) = publication.first.take() {
+                    first.count("selvage.frames", count);
+                    first.count("selvage.bytes", bytes as u64);
+                    first.end();
+                }
                 counters.frames_in.add(taken.frames);
                 counters.frames_ignored.add(taken.duplicates);
                 if let Some(bytes) = publication.owed.take_due() {
@@ -310,13 +326,15 @@ impl Session {
                 return Ok(());
             }
         };
-        let span = node::telemetry::span_with_parent(
-            tracing::info_span!("subscribe", stream = %key),
-            convert::traceparent(&subscribe.traceparent).unwrap_or_default(),
-        );
+        let parent = SpanPlace::parse(subscribe.traceparent.as_bytes());
+        let mut phase = Phase::child("origin.subscribe", Kind::Server, parent);
+        phase.show("selvage.stream.key", &key);
+        phase.show("selvage.owner", &self.id);
+        phase.set("selvage.resumed", subscribe.resume.is_some());
         let most = self.hub.limits().subscriptions_per_link;
         if self.subscriptions.len() >= most {
-            span.in_scope(|| tracing::warn!(most, "refused: too many subscriptions of one link"));
+            tracing::warn!(stream = %key, most, "refused: too many subscriptions of one link");
+            phase.fail("too many subscriptions of one link");
             self.refuse_subscription(id);
             return Ok(());
         }
@@ -327,15 +345,15 @@ impl Session {
         let by = self.on_link(id);
         match self
             .hub
-            .subscribe(by, key, resume, subscribe.credit, &self.outbox)
+            .subscribe(by, key.clone(), resume, subscribe.credit, &self.outbox)
         {
             Ok(cell) => {
-                span.in_scope(|| tracing::debug!("subscribed"));
-                self.subscriptions
-                    .insert(id, Subscription { cell, _span: span });
+                tracing::debug!(stream = %key, "subscribed");
+                self.subscriptions.insert(id, Subscription { cell });
             }
             Err(Refusal { text, .. }) => {
-                span.in_scope(|| tracing::warn!(text, "refused"));
+                tracing::warn!(stream = %key, text, "refused");
+                phase.fail(text);
                 self.refuse_subscription(id);
             }
         }
@@ -355,8 +373,7 @@ impl Session {
         self.answer(to_edge::Body::Source(v1::Source {
             id,
             state,
-            epoch: 0,
-            began: 0,
+            ..v1::Source::default()
         }));
     }
 

@@ -11,6 +11,7 @@ use fabric::v1::source::State;
 use fabric::v1::{self, ToEdge, to_edge::Body};
 use fabric::{BATCH_BYTES, BATCH_FRAMES_MAX, convert};
 use model::{Epoch, Frame, Sequenced};
+use node::telemetry::SpanPlace;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -170,12 +171,13 @@ impl Assembly {
 }
 
 impl Sink for Assembly {
-    fn published(&mut self, id: u32, epoch: Epoch, began: Epoch) {
+    fn published(&mut self, id: u32, epoch: Epoch, began: Epoch, trace: Option<SpanPlace>) {
         self.tell_source(v1::Source {
             id,
             state: State::Published.into(),
             epoch: epoch.0,
             began: began.0,
+            traceparent: trace.map_or_else(String::new, |place| place.text()),
         });
     }
 
@@ -184,7 +186,7 @@ impl Sink for Assembly {
             id,
             state: state.into(),
             epoch: epoch.0,
-            began: 0,
+            ..v1::Source::default()
         });
     }
 

@@ -1,0 +1,277 @@
+//! What becomes of commands that belong to a trace, as spans.
+//!
+//! ```text
+//!   attached here        leader                       every origin
+//!   ledger.propose ──▶ (raft.forward ──▶) raft.propose
+//!        │                                raft.persist ── raft.persist
+//!        │                                raft.commit
+//!        └◀─ answer ◀──────────────────────────────────── raft.apply
+//! ```
+//!
+//! A command carries its context only when its trace is wanted, and nothing of it is looked at
+//! where none leave the process. Beginnings and ends are those of the driver's turns: a turn
+//! takes what waits, and ends when all that follows from it is handed out.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::SystemTime;
+
+use consensus::{EntryKind, Ticket};
+use ledger::wire::ToOrigin;
+use ledger::watchers::AttachId;
+use ledger::{Applied, Command};
+use model::NodeId;
+use node::telemetry::{Kind, Phase, SpanPlace, is_traced};
+
+use super::driver::Lead;
+
+/// Commands under way that are remembered, each with some 200 bytes: what an edge has under way
+/// for sixteen busy clients. Of more, the oldest are not told to their end.
+const COMMANDS_MAX: usize = 1024;
+
+/// See the [module](self).
+pub(super) struct Traces {
+    on: bool,
+    node: NodeId,
+    /// What was in the log when the process began was told by the process before.
+    replayed: u64,
+    /// When the turn began.
+    turn: SystemTime,
+    /// What edges that are attached here asked, by its context, and in order.
+    asked: HashMap<SpanPlace, Asked>,
+    order: VecDeque<SpanPlace>,
+    /// Asked, and not handed to whoever leads.
+    fresh: Vec<SpanPlace>,
+    entries: BTreeMap<u64, Entry>,
+    /// Applied in this turn.
+    applied: Vec<(SpanPlace, u64, Option<u64>)>,
+    /// To be ended with the turn.
+    answered: Vec<Phase>,
+}
+
+struct Asked {
+    phase: Phase,
+    attach: AttachId,
+    came: SystemTime,
+}
+
+struct Entry {
+    place: SpanPlace,
+    term: u64,
+    ticket: Ticket,
+    /// When it was given to the disk.
+    given: SystemTime,
+    leads: bool,
+    written: bool,
+}
+
+impl Traces {
+    pub(super) fn new(node: NodeId, replayed: u64) -> Self {
+        Self {
+            on: is_traced(),
+            node,
+            replayed,
+            turn: SystemTime::UNIX_EPOCH,
+            asked: HashMap::new(),
+            order: VecDeque::new(),
+            fresh: Vec::new(),
+            entries: BTreeMap::new(),
+            applied: Vec::new(),
+            answered: Vec::new(),
+        }
+    }
+
+    /// A turn begins.
+    pub(super) fn begin(&mut self) {
+        if self.on {
+            self.turn = SystemTime::now();
+        }
+    }
+
+    /// An edge says something.
+    pub(super) fn heard(&mut self, attach: AttachId, message: &[u8], lead: Lead) {
+        if !self.on {
+            return;
+        }
+        let Some(place) = wanted(ToOrigin::trace_of(message)) else {
+            return;
+        };
+        // Whoever asks again waits since the first time.
+        if self.asked.contains_key(&place) {
+            return;
+        }
+        while self.asked.len() >= COMMANDS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.asked.remove(&oldest);
+        }
+        let mut phase = Phase::since("ledger.propose", Kind::Server, Some(place), self.turn);
+        phase.set("rpc.system.name", "grpc");
+        phase.set("rpc.method", "selvage.fabric.v1.Shared/Attach");
+        phase.count("selvage.bytes", message.len() as u64);
+        self.place(&mut phase);
+        phase.set("selvage.raft.role", role(lead));
+        let came = self.turn;
+        let asked = Asked {
+            phase,
+            attach,
+            came,
+        };
+        self.asked.insert(place, asked);
+        self.order.push_back(place);
+        if self.order.len() > 2 * COMMANDS_MAX {
+            let asked = &self.asked;
+            self.order.retain(|place| asked.contains_key(place));
+        }
+        self.fresh.push(place);
+    }
+
+    /// An edge is not attached any more: it asks elsewhere.
+    pub(super) fn detached(&mut self, attach: AttachId) {
+        for (_, mut asked) in self.asked.extract_if(|_, asked| asked.attach == attach) {
+            asked.phase.fail("the edge was detached before it was decided");
+        }
+    }
+
+    /// Entries are to be written.
+    pub(super) fn persist(&mut self, ticket: Ticket, write: &consensus::Write, lead: Lead) {
+        if !self.on {
+            return;
+        }
+        for entry in &write.entries {
+            if entry.kind != EntryKind::Command {
+                continue;
+            }
+            let Some(place) = wanted(Command::trace_of(&entry.data)) else {
+                // What was here under this number before is void.
+                self.entries.remove(&entry.index.0);
+                continue;
+            };
+            let given = SystemTime::now();
+            if lead.here {
+                let came = self.asked.get(&place).map_or(self.turn, |asked| asked.came);
+                let mut phase =
+                    Phase::since("raft.propose", Kind::Internal, Some(place), came);
+                self.at(&mut phase, entry.index.0, Some(entry.term));
+                phase.count("selvage.bytes", entry.data.len() as u64);
+                phase.end_at(given);
+            }
+            let remembered = Entry {
+                place,
+                term: entry.term,
+                ticket,
+                given,
+                leads: lead.here,
+                written: false,
+            };
+            self.entries.insert(entry.index.0, remembered);
+            if self.entries.len() > COMMANDS_MAX {
+                self.entries.pop_first();
+            }
+        }
+    }
+
+    /// All up to this ticket is on the disk; the last write began then.
+    pub(super) fn written(&mut self, ticket: Ticket, began: SystemTime) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let mut written = Vec::new();
+        for (index, entry) in &mut self.entries {
+            if !entry.written && entry.ticket <= ticket {
+                entry.written = true;
+                written.push((*index, entry.term, entry.place, entry.given, entry.leads));
+            }
+        }
+        for (index, term, place, given, leads) in written {
+            let mut phase = Phase::since("raft.persist", Kind::Internal, Some(place), given);
+            self.at(&mut phase, index, Some(term));
+            phase.set("selvage.raft.role", if leads { "leader" } else { "follower" });
+            let queued = began.duration_since(given).unwrap_or_default();
+            phase.set("selvage.queue.duration", queued.as_secs_f64());
+            phase.end_at(self.turn);
+        }
+    }
+
+    /// An entry is applied.
+    pub(super) fn applied(&mut self, applied: &Applied) {
+        if !self.on || applied.index.0 <= self.replayed {
+            return;
+        }
+        let index = applied.index.0;
+        if let Some(place) = wanted(&applied.trace) {
+            let entry = self.entries.get(&index).filter(|entry| entry.place == place);
+            let term = entry.map(|entry| entry.term);
+            if let Some(entry) = entry
+                && entry.leads
+            {
+                let (given, parent) = (entry.given, Some(place));
+                let mut phase = Phase::since("raft.commit", Kind::Internal, parent, given);
+                self.at(&mut phase, index, term);
+                phase.end_at(self.turn.max(given));
+            }
+            if let Some(mut asked) = self.asked.remove(&place) {
+                self.at(&mut asked.phase, index, term);
+                self.answered.push(asked.phase);
+            }
+            self.applied.push((place, index, term));
+        }
+        // The leader may know that an entry is decided before its own disk has it.
+        self.entries
+            .retain(|entry, one| *entry > index || !one.written);
+    }
+
+    /// All that followed is handed out.
+    pub(super) fn end(&mut self, lead: Lead) {
+        let idle = self.applied.is_empty() && self.fresh.is_empty();
+        if !self.on || idle {
+            return;
+        }
+        let now = SystemTime::now();
+        for (place, index, term) in std::mem::take(&mut self.applied) {
+            let mut phase = Phase::since("raft.apply", Kind::Internal, Some(place), self.turn);
+            self.at(&mut phase, index, term);
+            phase.set("selvage.raft.role", role(lead));
+            phase.end_at(now);
+        }
+        for phase in self.answered.drain(..) {
+            phase.end_at(now);
+        }
+        if lead.here {
+            self.fresh.clear();
+        } else if let Some(leader) = lead.leader {
+            for place in std::mem::take(&mut self.fresh) {
+                let Some(asked) = self.asked.get(&place) else {
+                    continue;
+                };
+                let parent = asked.phase.place();
+                let mut phase = Phase::since("raft.forward", Kind::Producer, parent, asked.came);
+                self.place(&mut phase);
+                phase.count("selvage.raft.leader", leader.0.get());
+                phase.end_at(now);
+            }
+        } else {
+            let asked = &self.asked;
+            self.fresh.retain(|place| asked.contains_key(place));
+        }
+    }
+
+    fn at(&self, phase: &mut Phase, index: u64, term: Option<u64>) {
+        self.place(phase);
+        phase.count("selvage.raft.index", index);
+        if let Some(term) = term {
+            phase.count("selvage.raft.term", term);
+        }
+    }
+
+    fn place(&self, phase: &mut Phase) {
+        phase.count("selvage.raft.node", self.node.0.get());
+    }
+}
+
+const fn role(lead: Lead) -> &'static str {
+    if lead.here { "leader" } else { "follower" }
+}
+
+fn wanted(trace: &[u8]) -> Option<SpanPlace> {
+    SpanPlace::parse(trace).and_then(SpanPlace::sampled)
+}
