@@ -266,6 +266,7 @@ impl Edge {
             objects: Arc::new(config.objects.clone()),
             developer_key: config.rtmfp.developer_key.clone().map(Arc::new),
             session,
+            trace_clients: config.trace.clients,
             figures: figures.clone(),
         };
         let (peers, peers_inbox) = peers::inbox();

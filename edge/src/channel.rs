@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use media::{Backlog, Pushed, Rebase};
 use model::{Epoch, Frame, Position, Sequenced, StreamKey};
+use node::telemetry::SpanPlace;
 
 use crate::shard::{ShardHandle, ToShard};
+use crate::traces::Fanout;
 
 /// A channel's number at this edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +31,8 @@ struct State {
     rebase: Rebase,
     shards: Vec<ShardHandle>,
     source: Source,
+    /// Where its publish stands in a trace.
+    publish: Option<SpanPlace>,
     /// The newest publish that the ledger knows of. Nothing older comes back.
     floor: Epoch,
 }
@@ -73,6 +77,7 @@ impl Channel {
                 rebase: Rebase::default(),
                 shards: Vec::new(),
                 source: Source::Absent,
+                publish: None,
                 floor: Epoch::default(),
             }),
         }
@@ -102,6 +107,11 @@ impl Channel {
         self.lock().source
     }
 
+    /// Where the newest publish stands in a trace.
+    pub(crate) fn publish(&self) -> Option<SpanPlace> {
+        self.lock().publish
+    }
+
     /// The newest publish that was seen, though it may be over.
     pub(crate) fn newest(&self) -> Epoch {
         self.lock().backlog.epoch()
@@ -117,6 +127,7 @@ impl Channel {
             channel: self.id,
             key: self.key.clone(),
             backlog: Box::new(state.backlog.clone()),
+            publish: state.publish,
         });
     }
 
@@ -142,6 +153,7 @@ impl Channel {
             shards,
             source,
             floor,
+            publish: _,
         } = &mut *state;
         let (source, floor) = (*source, *floor);
         let admitted = |epoch: Epoch| epoch >= floor || source == Source::Live(epoch);
@@ -179,7 +191,16 @@ impl Channel {
     /// a takeover, or an edge that had to claim the name anew, viewers see a stream that goes
     /// on. Whatever was before has ended, though nobody may have said so yet. A publish older
     /// than the newest that the ledger knows of is from the dead.
-    pub(crate) fn published(&self, epoch: Epoch, began: Epoch) {
+    ///
+    /// `publish` is where it stands in a trace, and `told` goes through the hands of all who
+    /// are told of it.
+    pub(crate) fn published(
+        &self,
+        epoch: Epoch,
+        began: Epoch,
+        publish: Option<SpanPlace>,
+        told: Option<Arc<Fanout>>,
+    ) {
         let mut state = self.lock();
         if epoch < state.floor {
             return;
@@ -196,6 +217,18 @@ impl Channel {
             Source::Absent => {
                 state.source = Source::Live(epoch);
                 self.tell(&state, Change::Published);
+            }
+        }
+        // Who comes later is shown it too.
+        let known = std::mem::replace(&mut state.publish, publish);
+        if known.or(publish).is_some_and(|place| place.is_sampled()) {
+            for shard in &state.shards {
+                let (channel, told) = (self.id, told.clone());
+                shard.send(ToShard::Notified {
+                    channel,
+                    publish,
+                    told,
+                });
             }
         }
     }
@@ -275,7 +308,7 @@ mod tests {
     #[test]
     fn a_publish_older_than_the_ledgers_newest_does_not_come_back() {
         let channel = channel();
-        channel.published(Epoch(5), Epoch(5));
+        channel.published(Epoch(5), Epoch(5), None, None);
         channel.raise(Epoch(9));
         assert_eq!(
             channel.source(),
@@ -283,17 +316,17 @@ mod tests {
             "its end is not heard of"
         );
         assert!(channel.interrupted(Some(Epoch(5))));
-        channel.published(Epoch(5), Epoch(5));
+        channel.published(Epoch(5), Epoch(5), None, None);
         assert_eq!(channel.source(), Source::Interrupted(Epoch(5)));
-        channel.published(Epoch(9), Epoch(5));
+        channel.published(Epoch(9), Epoch(5), None, None);
         assert_eq!(channel.source(), Source::Live(Epoch(9)));
     }
 
     #[test]
     fn the_end_of_a_publish_that_another_has_followed_says_nothing() {
         let channel = channel();
-        channel.published(Epoch(5), Epoch(5));
-        channel.published(Epoch(9), Epoch(5));
+        channel.published(Epoch(5), Epoch(5), None, None);
+        channel.published(Epoch(9), Epoch(5), None, None);
         channel.unpublished(Some(Epoch(5)));
         assert_eq!(channel.source(), Source::Live(Epoch(9)));
         assert!(!channel.interrupted(Some(Epoch(5))));

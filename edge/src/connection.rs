@@ -8,6 +8,7 @@ mod admission;
 mod objects;
 mod publishing;
 mod state;
+mod traces;
 mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -277,17 +278,20 @@ impl Connection {
                     publication,
                     request,
                     key,
+                    mut phase,
                     ..
                 }) => {
                     info!(client = self.number, stream = %key, "no origin answered a publish");
                     shard.forget(publication);
                     shard.ask(Ask::Unpublish { publication });
+                    phase.set("error.type", "timeout");
+                    phase.fail("no origin answered");
                     let description = "No origin is reachable.".to_owned();
                     state.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
                 }
                 Some(Role::Publishing(uplink)) if begun => {
                     info!(client = self.number, "a publish could not be kept");
-                    state.end_publish(shard, *uplink);
+                    state.end_publish(shard, *uplink, "lost");
                     state.session.handle_notice(stream, Notice::Lost, now);
                 }
                 Some(Role::Publishing(_) | Role::Playing(_)) | None => {}
@@ -299,6 +303,7 @@ impl Connection {
         state
             .objects
             .forget_before(now, shard.settings.objects.write_wait);
+        state.traces.handle_timeout(now);
         state.session.handle_timeout(now);
         state.settle(self, shard, now);
     }
@@ -321,6 +326,7 @@ impl Connection {
             .chain(state.ended.map(|at| at + CLOSE_TIMEOUT))
             .chain(state.challenged.iter().map(|(_, until)| *until))
             .chain(state.objects.wait_ends(shard.settings.objects.write_wait))
+            .chain(state.traces.deadline())
             .chain(state.session.deadline())
             .min()
             .unwrap_or(idle)

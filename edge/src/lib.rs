@@ -37,6 +37,7 @@ pub mod route;
 mod shard;
 mod shared;
 mod status;
+mod traces;
 mod upstream;
 
 mod assembly;

@@ -18,9 +18,10 @@ use model::{EdgeId, Epoch, OriginId, StreamKey};
 use node::link::Address;
 use node::process::{Failure, chain};
 use node::resolve::Addresses;
+use node::telemetry::{Phase, SpanPlace};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, info, info_span, warn};
 
 pub(crate) use self::dialling::Dialling;
 use crate::channel::{Channel, ChannelId};
@@ -74,8 +75,10 @@ pub(crate) enum Command {
         resume: (Epoch, u64),
         /// The epoch from which on it is one stream to its viewers.
         began: Epoch,
-        /// Trace context of the publisher's span.
-        traceparent: String,
+        /// The span of the origin that held it before.
+        follows: Option<SpanPlace>,
+        /// From the question to the answer.
+        phase: Phase,
     },
     /// Frames of a granted publication.
     Frames {
@@ -97,8 +100,8 @@ pub(crate) enum Command {
         id: u32,
         /// Where its frames go.
         channel: Arc<Channel>,
-        /// Trace context of the channel's span.
-        traceparent: String,
+        /// From the question to what the origin says of the stream.
+        phase: Phase,
     },
     /// Let go of a stream.
     Unsubscribe {
@@ -144,6 +147,8 @@ pub(crate) enum LinkEvent {
         id: u32,
         /// Which.
         publication: PublicationId,
+        /// The origin's span for it.
+        span: Option<SpanPlace>,
     },
     /// A publication is refused.
     Refused {
@@ -278,19 +283,19 @@ async fn run(
     })
     .await?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-    // Lives as long as the stream: what happens on it has a place in a trace.
-    let span = info_span!("fabric.link", edge = %setup.edge, %address);
+    // From the dialling to the greeting: a link that stands is no span.
+    let span = info_span!("fabric.link", otel.kind = "client", edge = %setup.edge, %address);
     span.in_scope(|| node::telemetry::inject(request.metadata_mut()));
-    let (origin, mut incoming) = tokio::time::timeout(WELCOME_TIMEOUT, async {
+    let greeted = tokio::time::timeout(WELCOME_TIMEOUT, async {
         let mut incoming = client.link(request).await?.into_inner();
         let first = incoming.message().await?.and_then(|m| m.body);
         let Some(to_edge::Body::Welcome(welcome)) = first else {
             return Err(Failure::from("the origin did not greet"));
         };
         Ok((OriginId::new(&welcome.origin)?, incoming))
-    })
-    .await
-    .map_err(|_| "the origin did not greet in time")??;
+    });
+    let greeted = greeted.instrument(span).await;
+    let (origin, mut incoming) = greeted.map_err(|_| "the origin did not greet in time")??;
 
     let (commands, mut inbox) = mpsc::unbounded_channel();
     let link = LinkHandle {
@@ -309,7 +314,7 @@ async fn run(
     let outcome = tokio::select! {
         outcome = traffic::write(&mut inbox, &out, &routes, &commands) => outcome,
         () = report(setup.load.clone(), &commands) => Ok(()),
-        outcome = traffic::read(&mut incoming, &routes, id, &commands, events) => outcome,
+        outcome = traffic::read(&mut incoming, &routes, (id, &origin), &commands, events) => outcome,
     };
     match outcome {
         Ok(()) => info!(%origin, "origin closed the link"),

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use media::{Backlog, Read, View};
 use model::{Frame, Kind, MediaTime, Position, StreamKey};
+use node::telemetry::SpanPlace;
 use rtmp::{MessageKind, StreamId};
 use session::{Notice, PlayWindow};
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ pub(crate) struct LocalChannel {
     pub(crate) id: Cell<Option<ChannelId>>,
     /// When viewers are to be written to; `None` when nothing waits.
     pub(crate) flush_at: Cell<Option<Instant>>,
+    /// Where its publish stands in a trace.
+    pub(crate) publish: Cell<Option<SpanPlace>>,
     /// When the oldest of what viewers have not been written came from its publisher:
     /// microseconds since 1970, or 0.
     ingest_micros: Cell<u64>,
@@ -57,6 +60,7 @@ impl LocalChannel {
             key,
             id: Cell::new(None),
             flush_at: Cell::new(None),
+            publish: Cell::new(None),
             ingest_micros: Cell::new(0),
             store: RefCell::new(Store::new(Backlog::new(media::Limits::default()))),
             viewers: RefCell::default(),

@@ -11,7 +11,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use fabric::Credit;
 use media::{Backlog, Cursor, Read};
 use model::{Epoch, Frame, Position, StreamKey};
-use tracing::{Span, debug, info};
+use node::telemetry::{Kind, Phase, SpanPlace};
+use tracing::{debug, info};
 
 use crate::limits::{REPLAY_BYTES, REPLAY_TIME_MS, UPLINK_LAG_MAX};
 use crate::link::{Command, Grant, LinkId};
@@ -28,8 +29,11 @@ pub(crate) fn wall_micros() -> u64 {
 pub(crate) struct Uplink {
     publication: PublicationId,
     key: StreamKey,
-    /// From the wish to publish until its end.
-    _span: Span,
+    /// The span of the wish to publish, and what was published.
+    span: Option<SpanPlace>,
+    since: Instant,
+    frames: u64,
+    bytes: u64,
     epoch: Epoch,
     next: u64,
     replay: Backlog,
@@ -52,7 +56,7 @@ impl Uplink {
     pub(crate) fn new(
         publication: PublicationId,
         key: StreamKey,
-        span: Span,
+        span: Option<SpanPlace>,
         grant: Grant,
     ) -> Self {
         let credit = Credit::new(grant.credit);
@@ -71,11 +75,14 @@ impl Uplink {
 
     /// An uplink that stands by for another publisher: its frames are only kept, until
     /// [`Self::incarnate`].
-    pub(crate) fn standby(publication: PublicationId, key: StreamKey, span: Span) -> Self {
+    pub(crate) fn standby(publication: PublicationId, key: StreamKey, span: Option<SpanPlace>) -> Self {
         Self {
             publication,
             key,
-            _span: span,
+            span,
+            since: Instant::now(),
+            frames: 0,
+            bytes: 0,
             epoch: Epoch::default(),
             next: 0,
             replay: replay(),
@@ -157,6 +164,8 @@ impl Uplink {
             self.ingest_micros = wall_micros();
         }
         self.unsent += frame.payload.len() as u64;
+        self.frames += 1;
+        self.bytes += frame.payload.len() as u64;
         self.next = self.replay.append(self.epoch, frame).seq + 1;
     }
 
@@ -281,8 +290,15 @@ impl Uplink {
         }
     }
 
-    /// The publisher is done.
-    pub(crate) fn unpublish(self) {
+    /// The publisher is done; `why` is a word for it.
+    pub(crate) fn unpublish(self, why: &'static str) {
+        let mut phase = Phase::child("unpublish", Kind::Server, self.span);
+        phase.show("selvage.stream.key", &self.key);
+        phase.count("selvage.epoch", self.epoch.0);
+        phase.count("selvage.frames", self.frames);
+        phase.count("selvage.bytes", self.bytes);
+        phase.set("selvage.duration", self.since.elapsed().as_secs_f64());
+        phase.set("selvage.reason", why);
         if let Some(Attached { grant, .. }) = self.attached {
             grant.decline(false);
         }
@@ -327,7 +343,7 @@ mod tests {
         };
         let name = StreamName::new("a").unwrap();
         let key = StreamKey { at, name };
-        let mut uplink = Uplink::standby(PublicationId(1), key, Span::none());
+        let mut uplink = Uplink::standby(PublicationId(1), key, None);
         for (class, time) in [
             (Class::Config, 0),
             (Class::Key, 0),

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ledger::replica::SubscriberId;
 use model::{SessionId, StreamKey};
+use node::telemetry::SpanPlace;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
@@ -32,6 +33,7 @@ use crate::metrics::{Counts, Figures};
 use crate::peers;
 use crate::play::LocalChannel;
 use crate::shared;
+use crate::traces::Fanout;
 use crate::upstream::{Ask, sleep_until};
 
 /// One publish of one client of this edge.
@@ -59,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) developer_key: Option<Arc<node::config::Secret>>,
     /// Session timeouts and limits.
     pub(crate) session: session::ServerSetup,
+    /// Whether clients may say which trace they belong to.
+    pub(crate) trace_clients: bool,
     /// What is counted.
     pub(crate) figures: Figures,
 }
@@ -104,6 +108,8 @@ pub(crate) struct Shard {
     walking: Cell<bool>,
     /// Clients that have been told of objects since they were last written to.
     touched: RefCell<Vec<Rc<Connection>>>,
+    /// Spans of what they were told.
+    telling: RefCell<Vec<Arc<Fanout>>>,
     leaving: RefCell<Vec<(Rc<LocalChannel>, Rc<Connection>)>>,
     /// What is counted here alone.
     pub(crate) counts: Counts,
@@ -167,6 +173,7 @@ pub(crate) fn start(
                 closing: Cell::new(false),
                 walking: Cell::new(false),
                 touched: RefCell::default(),
+                telling: RefCell::default(),
                 leaving: RefCell::default(),
                 counts,
                 read_buffer: RefCell::default(),
@@ -235,6 +242,7 @@ impl Shard {
                 channel,
                 key,
                 backlog,
+                publish,
             } => {
                 // The last viewer may have left while the answer was under way.
                 let Some(local) = self.channels.borrow().get(&key).cloned() else {
@@ -249,6 +257,7 @@ impl Shard {
                     return;
                 }
                 local.joined(channel, *backlog);
+                local.publish.set(publish);
                 self.joined.borrow_mut().insert(channel, local.clone());
                 due.push(local);
             }
@@ -274,6 +283,18 @@ impl Shard {
                     self.walk(&local, |viewer| viewer.source_changed(self, &local, change));
                     if change == Change::Unpublished {
                         local.ended();
+                    }
+                }
+            }
+            ToShard::Notified {
+                channel,
+                publish,
+                told,
+            } => {
+                if let Some(local) = self.joined.borrow().get(&channel) {
+                    local.publish.set(publish);
+                    if let Some(told) = told {
+                        told.told(local.viewers(), 0);
                     }
                 }
             }
@@ -319,7 +340,7 @@ impl Shard {
                     connection.ended(self, publication, reason);
                 }
             }
-            ToShard::Object { to, update } => self.tell(&to, update),
+            ToShard::Object { to, update, told } => self.tell(&to, update, told),
             ToShard::Called {
                 client,
                 call,
@@ -495,9 +516,13 @@ impl Shard {
         self.publications.borrow_mut().remove(&publication);
     }
 
-    /// The channel of a stream; asks for it when nobody here watches it yet. `None` when
-    /// the shard has as many as it may.
-    pub(crate) fn channel(&self, key: &StreamKey) -> Option<Rc<LocalChannel>> {
+    /// The channel of a stream; asks for it when nobody here watches it yet, as a part of
+    /// the span there. `None` when the shard has as many as it may.
+    pub(crate) fn channel(
+        &self,
+        key: &StreamKey,
+        span: Option<SpanPlace>,
+    ) -> Option<Rc<LocalChannel>> {
         let mut channels = self.channels.borrow_mut();
         if let Some(channel) = channels.get(key) {
             return Some(channel.clone());
@@ -510,6 +535,7 @@ impl Shard {
         self.ask(Ask::Join {
             key: key.clone(),
             shard: self.handle.clone(),
+            span,
         });
         Some(channel)
     }

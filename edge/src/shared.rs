@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::Replica;
+use ledger::Effect;
 use ledger::effect::StreamState;
 use ledger::replica::{
     Access, CallId, ClaimOutcome, Output, Recipients, Setup, Subscriber, SubscriberId,
@@ -22,6 +23,7 @@ use ledger::replica::{
 use ledger::wire::ToEdge;
 use model::{Epoch, ObjectKey, OriginId, Policy, SessionId, StreamKey};
 use node::resolve::Addresses;
+use node::telemetry::{Kind, Phase, SpanPlace, is_traced};
 use session::object::ObjectRequest;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -31,6 +33,7 @@ use self::attach::{Attach, Way};
 use crate::limits::INBOX_BATCH;
 use crate::link::LinkSetup;
 use crate::shard::{PublicationId, ShardHandle, ToShard};
+use crate::traces::Fanout;
 use crate::upstream::sleep_until;
 
 /// What the task is told.
@@ -45,6 +48,8 @@ pub(crate) enum ToShared {
         request: Box<ObjectRequest>,
         /// Who wins.
         policy: Policy,
+        /// Trace context, or empty.
+        trace: Bytes,
     },
     /// A client goes on with a session it has at another edge, or had here.
     Resume {
@@ -67,6 +72,8 @@ pub(crate) enum ToShared {
         lease_ms: u32,
         /// To be answered with [`ToShard::Called`].
         call: CallId,
+        /// Trace context, or empty.
+        trace: Bytes,
     },
     /// A client gives one level of its lock back.
     Unlock {
@@ -76,6 +83,8 @@ pub(crate) enum ToShared {
         key: ObjectKey,
         /// To be answered with [`ToShard::Called`].
         call: CallId,
+        /// Trace context, or empty.
+        trace: Bytes,
     },
     /// A client is gone.
     Left(SubscriberId),
@@ -166,6 +175,8 @@ pub(crate) struct Shared {
     news: mpsc::UnboundedSender<News>,
     /// Encoded, and not sent yet.
     ready: Vec<Bytes>,
+    /// The span of what is being told, where anybody wants to see it.
+    telling: Option<Arc<Fanout>>,
 }
 
 impl Shared {
@@ -186,6 +197,7 @@ impl Shared {
             shards,
             news,
             ready: Vec::new(),
+            telling: None,
         }
     }
 
@@ -222,6 +234,7 @@ impl Shared {
                 key,
                 request,
                 policy,
+                trace,
             } => {
                 let access = Access {
                     read: request.access.read,
@@ -235,7 +248,7 @@ impl Shared {
                     access,
                     policy,
                     request.asks,
-                    Bytes::new(),
+                    trace,
                     now,
                 );
             }
@@ -250,10 +263,14 @@ impl Shared {
                 access,
                 lease_ms,
                 call,
-            } => replica.handle_lock(by, key, access, lease_ms, call, Bytes::new(), now),
-            ToShared::Unlock { by, key, call } => {
-                replica.handle_unlock(by, key, call, Bytes::new(), now);
-            }
+                trace,
+            } => replica.handle_lock(by, key, access, lease_ms, call, trace, now),
+            ToShared::Unlock {
+                by,
+                key,
+                call,
+                trace,
+            } => replica.handle_unlock(by, key, call, trace, now),
             ToShared::Left(client) => replica.handle_left(client, now),
             ToShared::Claim {
                 publication,
@@ -283,9 +300,14 @@ impl Shared {
                     let heard = ToEdge::decode(message)
                         .map_err(|error| error.to_string())
                         .and_then(|message| {
-                            self.replica
-                                .handle_message(message, now)
-                                .map_err(|error| error.to_string())
+                            let telling = telling(&message);
+                            let heard = self.replica.handle_message(message, now);
+                            if telling.is_some() {
+                                self.telling = telling;
+                                self.carry_out();
+                                self.telling = None;
+                            }
+                            heard.map_err(|error| error.to_string())
                         });
                     if let Err(error) = heard {
                         warn!(error, "detaching from an origin that misbehaves");
@@ -358,8 +380,8 @@ impl Shared {
         match &to {
             Recipients::One(one) => {
                 if let Some(shard) = self.shards.get(shard_of(*one)) {
-                    let update = update.clone();
-                    shard.send(ToShard::Object { to, update });
+                    let (update, told) = (update.clone(), self.telling.clone());
+                    shard.send(ToShard::Object { to, update, told });
                 }
             }
             Recipients::Many { subscribers, .. } => {
@@ -370,12 +392,35 @@ impl Shared {
                     rest = &rest[rest.partition_point(|one| shard_of(*one) == index)..];
                     if let Some(shard) = self.shards.get(index) {
                         let (to, update) = (to.clone(), update.clone());
-                        shard.send(ToShard::Object { to, update });
+                        let told = self.telling.clone();
+                        shard.send(ToShard::Object { to, update, told });
                     }
                 }
             }
         }
     }
+}
+
+/// A change that belongs to a trace, and what this edge tells of it.
+fn telling(message: &ToEdge) -> Option<Arc<Fanout>> {
+    let ToEdge::Applied(applied) = message else {
+        return None;
+    };
+    if applied.trace.is_empty() || !is_traced() {
+        return None;
+    }
+    let about = applied.effects.iter().find_map(|effect| {
+        if let Effect::Object { key, .. } = effect {
+            Some(key)
+        } else {
+            None
+        }
+    })?;
+    let parent = SpanPlace::parse(&applied.trace);
+    let mut phase = Phase::child("object.deliver", Kind::Consumer, parent);
+    phase.show("selvage.object.key", about);
+    phase.count("selvage.raft.index", applied.index.0);
+    Fanout::new(phase, "selvage.subscribers")
 }
 
 /// Which shard holds a client.

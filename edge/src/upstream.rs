@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use model::{Epoch, OriginId, StreamKey};
+use node::telemetry::SpanPlace;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::info;
@@ -59,8 +60,8 @@ pub(crate) enum Ask {
         token: Bytes,
         /// Who holds the client.
         shard: ShardHandle,
-        /// Trace context.
-        traceparent: String,
+        /// The span of the wish.
+        span: Option<SpanPlace>,
     },
     /// Answers [`ToShard::Reattach`](crate::shard::ToShard::Reattach) and
     /// [`ToShard::Incarnate`](crate::shard::ToShard::Incarnate): where the publish stands.
@@ -89,6 +90,8 @@ pub(crate) enum Ask {
         key: StreamKey,
         /// Who.
         shard: ShardHandle,
+        /// The span of the viewer's wish.
+        span: Option<SpanPlace>,
     },
     /// A shard's last viewer of a stream left.
     Leave {
@@ -227,8 +230,8 @@ impl Upstream {
                 key,
                 token,
                 shard,
-                traceparent,
-            } => self.publish(publication, key, token, shard, traceparent),
+                span,
+            } => self.publish(publication, key, token, shard, span),
             Ask::Reattach {
                 publication,
                 epoch,
@@ -236,7 +239,7 @@ impl Upstream {
             } => self.reattach(publication, epoch, next),
             Ask::Affirm { publication } => self.shared.send(ToShared::Affirm(publication)),
             Ask::Unpublish { publication } => self.unpublish(publication),
-            Ask::Join { key, shard } => self.join(key, &shard),
+            Ask::Join { key, shard, span } => self.join(key, &shard, span),
             Ask::Leave { channel, shard } => self.leave(channel, shard),
         }
     }
@@ -281,7 +284,8 @@ impl Upstream {
                 link,
                 id,
                 publication,
-            } => self.granted((link, id), publication),
+                span,
+            } => self.granted((link, id), publication, span),
             LinkEvent::Refused {
                 link,
                 id,

@@ -244,11 +244,13 @@ impl State {
             name: request.name.clone(),
         };
         let (by, policy) = (self.subscriber(own), self.objects.policy);
+        let trace = self.traces.writes(&request, &key);
         shard.ways.shared.send(ToShared::Ask {
             by,
             key,
             request,
             policy,
+            trace,
         });
     }
 
@@ -295,9 +297,11 @@ impl State {
             _ => return false,
         };
         let object = args.first().and_then(Value::as_str).map(ObjectName::new);
-        let (Some(Ok(name)), Some(at)) = (object, self.objects.at.clone()) else {
+        let (Some(Ok(object)), Some(at)) = (object, self.objects.at.clone()) else {
             return false;
         };
+        let mut phase = self.traces.call(name);
+        let name = object;
         // Who does not use it is told so, whatever he may do with it.
         let access = self
             .objects
@@ -307,6 +311,12 @@ impl State {
             .unwrap_or(Access::FULL);
         let by = self.subscriber(own);
         let key = ObjectKey { at, name };
+        phase.show("selvage.object.key", &key);
+        let trace = phase.sampled().map(|place| place.text());
+        let trace = trace.map_or_else(Bytes::new, Bytes::from);
+        if let Some(request) = request {
+            self.traces.called(request, phase);
+        }
         let call = request.map_or(UNASKED, |request| CallId(request.0));
         if call == UNASKED {
             // The session bounds the calls that it answers, and nobody else these.
@@ -327,9 +337,15 @@ impl State {
                 access,
                 lease_ms,
                 call,
+                trace,
             }
         } else {
-            ToShared::Unlock { by, key, call }
+            ToShared::Unlock {
+                by,
+                key,
+                call,
+                trace,
+            }
         });
         true
     }
@@ -381,6 +397,7 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let slept = !state.wants_input();
         state.objects.answered(shard);
+        state.traces.answered(update);
         let used =
             |event: &ObjectEvent| matches!(event, ObjectEvent::UseSuccess | ObjectEvent::Status(_));
         if update.events.iter().any(used) {
@@ -405,6 +422,7 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let slept = !state.wants_input();
         state.objects.heard(&drawn.update);
+        state.traces.heard(&drawn.update);
         if state.is_behind(&drawn.update.name) {
             let behind = state.objects.behind.entry(drawn.update.name.clone());
             let pressure = behind.or_default().push((*drawn.update).clone());
@@ -472,6 +490,7 @@ impl Connection {
             key: ObjectKey { at, name },
             request: Box::new(request),
             policy: state.objects.policy,
+            trace: Bytes::new(),
         });
     }
 
@@ -504,8 +523,18 @@ impl Connection {
             CallResult::Unavailable => failed("No majority of the origins is reachable."),
             CallResult::Undecided => failed("It was not decided in time."),
         };
+        let wrong = match result {
+            CallResult::Locked { .. } | CallResult::Unlocked => None,
+            CallResult::NotLocked => Some("not_locked"),
+            CallResult::NotSubscribed => Some("not_subscribed"),
+            CallResult::NoAccess => Some("no_access"),
+            CallResult::Full => Some("full"),
+            CallResult::Unavailable => Some("unavailable"),
+            CallResult::Undecided => Some("undecided"),
+        };
         let now = Instant::now();
         let mut state = self.state.borrow_mut();
+        state.traces.returned(RequestId(call.0), wrong);
         state.reply(RequestId(call.0), reply, now);
         state.settle(self, shard, now);
         drop(state);
@@ -528,6 +557,12 @@ impl Drawn {
             amf0: OnceCell::new(),
             amf3: OnceCell::new(),
         }
+    }
+
+    /// How long the longest body is that was drawn.
+    pub(crate) fn bytes(&self) -> usize {
+        let drawn = [&self.amf0, &self.amf3].into_iter();
+        drawn.filter_map(OnceCell::get).map(Bytes::len).max().unwrap_or(0)
     }
 
     fn body(&self, encoding: ObjectEncoding) -> Bytes {

@@ -33,11 +33,16 @@ impl Connection {
         match role {
             Role::Publishing(uplink) => uplink.attach(grant),
             Role::Asking {
-                request, key, span, ..
+                request,
+                key,
+                phase,
+                ..
             } => {
                 info!(client = self.number, stream = %key, epoch = %grant.epoch, "publishing");
                 let request = *request;
-                let uplink = Uplink::new(publication, key.clone(), span.clone(), grant);
+                phase.count("selvage.epoch", grant.epoch.0);
+                let span = phase.place();
+                let uplink = Uplink::new(publication, key.clone(), span, grant);
                 state.accept_publish(stream, request, uplink, now);
                 state.settle(self, shard, now);
             }
@@ -89,7 +94,14 @@ impl Connection {
         };
         shard.forget(publication);
         match state.streams.remove(&stream) {
-            Some(Role::Asking { request, key, .. }) => {
+            Some(Role::Asking {
+                request,
+                key,
+                mut phase,
+                ..
+            }) => {
+                phase.set("error.type", reason.as_str_name());
+                phase.fail("the publish was refused");
                 debug!(client = self.number, stream = %key, ?reason, "publish refused");
                 let refusal = match reason {
                     Reason::InUse | Reason::Superseded => Refusal::BadName,
@@ -104,7 +116,7 @@ impl Connection {
             }
             Some(Role::Publishing(uplink)) => {
                 // It may be held where another origin's word has not been heard.
-                uplink.unpublish();
+                uplink.unpublish(reason.as_str_name());
                 info!(client = self.number, ?reason, "publish ended by the fabric");
                 let notice = match reason {
                     Reason::InUse | Reason::Superseded => Notice::Superseded,
@@ -129,13 +141,17 @@ impl Connection {
         if let Some((
             stream,
             Role::Asking {
-                request, key, span, ..
+                request,
+                key,
+                phase,
+                ..
             },
         )) = state.publish(publication)
         {
+            phase.set("selvage.standby", true);
             info!(client = self.number, stream = %key, "standing by");
             let request = *request;
-            let uplink = Uplink::standby(publication, key.clone(), span.clone());
+            let uplink = Uplink::standby(publication, key.clone(), phase.place());
             state.accept_publish(stream, request, uplink, now);
             state.settle(self, shard, now);
         }

@@ -7,14 +7,16 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use model::StreamKey;
+use node::telemetry::Phase;
 use rtmp::StreamId;
 use session::{
     CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
     ServerSession,
 };
-use tracing::{Span, debug, info, info_span};
+use tracing::{debug, info};
 
 use super::objects::Objects;
+use super::traces::{CONTEXT, Traces};
 use super::wire::Wire;
 use super::{Connection, admission};
 use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX};
@@ -42,6 +44,8 @@ pub(super) struct State {
     pub(super) challenged: Vec<(PublicationId, Instant)>,
     /// Its SharedObjects.
     pub(super) objects: Objects,
+    /// What is told in spans.
+    pub(super) traces: Traces,
     pub(super) ending: Option<Ending>,
     /// Since when.
     pub(super) ended: Option<Instant>,
@@ -54,8 +58,8 @@ pub(super) enum Role {
         request: RequestId,
         key: StreamKey,
         since: Instant,
-        /// From the wish to publish until its end.
-        span: Span,
+        /// From the wish to publish until the answer.
+        phase: Phase,
     },
     Publishing(Box<Uplink>),
     Playing(Box<Viewer>),
@@ -85,6 +89,7 @@ impl State {
             heard: now,
             challenged: Vec::new(),
             objects: Objects::new(shard.session()),
+            traces: Traces::new(shard.settings.trace_clients),
             ending: None,
             ended: None,
         }
@@ -165,7 +170,7 @@ impl State {
                 && let Some(Role::Publishing(uplink)) = self.streams.remove(&stream)
             {
                 info!(client = own.number, "a silent publisher loses its name");
-                self.end_publish(shard, *uplink);
+                self.end_publish(shard, *uplink, "silent");
                 self.session.handle_notice(stream, Notice::Superseded, now);
                 lost = true;
             }
@@ -253,6 +258,7 @@ impl State {
                 let next = match &mut self.carrier {
                     Wire::Chunks(carrier) => match viewer.next(carrier.send_chunk_size()) {
                         Next::Media(image) => {
+                            self.traces.media(*stream, &viewer.channel);
                             self.outbox.push(image);
                             continue;
                         }
@@ -261,6 +267,7 @@ impl State {
                     },
                     Wire::Flows(flows) => match viewer.next_frame() {
                         Next::Media((frame, time)) => {
+                            self.traces.media(*stream, &viewer.channel);
                             flows.write_frame(*stream, &frame, time, Instant::now());
                             continue;
                         }
@@ -327,9 +334,15 @@ impl State {
                 name,
                 args,
             } => {
+                if name == CONTEXT {
+                    return self.traces.context(&args);
+                }
                 if self.call_object(own, shard, (request, &name, &args), now) {
                     return;
                 }
+                let mut phase = self.traces.call(&name);
+                phase.set("error.type", "not_found");
+                phase.fail("no such method");
                 if let Some(request) = request {
                     self.reply(
                         request,
@@ -346,12 +359,16 @@ impl State {
                 ..
             } => {
                 if shard.publications.borrow().len() >= shard.settings.streams {
+                    let mut phase = self.traces.root("publish");
+                    self.describe(own, &mut phase, &key);
+                    phase.fail(FULL);
                     let description = FULL.to_owned();
                     self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
                     return;
                 }
                 let publication = shard.publication();
-                let span = info_span!("rtmp.publish", stream = %key, client = own.number);
+                let mut phase = self.traces.root("publish");
+                self.describe(own, &mut phase, &key);
                 shard
                     .publications
                     .borrow_mut()
@@ -361,14 +378,14 @@ impl State {
                     key: key.clone(),
                     token: self.objects.token(publisher(&query)),
                     shard: shard.handle.clone(),
-                    traceparent: node::telemetry::traceparent_of(&span),
+                    span: phase.place(),
                 });
                 let role = Role::Asking {
                     publication,
                     request,
                     key,
                     since: now,
-                    span,
+                    phase,
                 };
                 if let Some(old) = self.streams.insert(stream, role) {
                     self.drop_role(own, shard, old);
@@ -384,16 +401,21 @@ impl State {
                 if let Some(old) = self.streams.remove(&stream) {
                     self.drop_role(own, shard, old);
                 }
+                let mut phase = self.traces.root("play");
+                self.describe(own, &mut phase, &key);
                 if let PlayStart::Recorded(_) = window.start {
+                    phase.fail("nothing is recorded");
                     self.reply(request, Reply::Refuse(Refusal::StreamNotFound), now);
                     return;
                 }
-                let Some(channel) = shard.channel(&key) else {
+                let Some(channel) = shard.channel(&key, phase.place()) else {
+                    phase.fail(FULL);
                     let description = FULL.to_owned();
                     self.reply(request, Reply::Refuse(Refusal::Failed { description }), now);
                     return;
                 };
                 debug!(client = own.number, stream = %key, "playing");
+                self.traces.plays(stream, phase, now);
                 self.reply(request, Reply::Accept, now);
                 if !self.plays(&channel) {
                     channel.add(own.clone());
@@ -441,21 +463,53 @@ impl State {
 
     pub(super) fn drop_role(&mut self, own: &Rc<Connection>, shard: &Rc<Shard>, role: Role) {
         match role {
-            Role::Asking { publication, .. } => {
+            Role::Asking {
+                publication,
+                mut phase,
+                ..
+            } => {
+                phase.set("error.type", "cancelled");
+                phase.fail("the client left before the answer");
                 shard.forget(publication);
                 shard.ask(Ask::Unpublish { publication });
             }
-            Role::Publishing(uplink) => self.end_publish(shard, *uplink),
-            Role::Playing(viewer) if self.plays(&viewer.channel) => {}
-            Role::Playing(viewer) => shard.leave(viewer.channel, own.clone()),
+            Role::Publishing(uplink) => {
+                let why = match &self.ending {
+                    None => "unpublished",
+                    Some(Ending::Session(_)) => "session",
+                    Some(Ending::Broken(_)) => "disconnected",
+                };
+                self.end_publish(shard, *uplink, why);
+            }
+            Role::Playing(viewer) => {
+                self.traces.play_ends(viewer.stream);
+                if !self.plays(&viewer.channel) {
+                    shard.leave(viewer.channel, own.clone());
+                }
+            }
         }
     }
 
-    pub(super) fn end_publish(&mut self, shard: &Rc<Shard>, mut uplink: Uplink) {
+    /// Says whose request a span tells of.
+    fn describe(&self, own: &Connection, phase: &mut Phase, key: &StreamKey) {
+        if phase.is_wanted() {
+            phase.show("selvage.stream.key", key);
+            phase.count("selvage.client", own.number);
+            phase.set("network.protocol.name", own.io.protocol().name());
+        }
+    }
+
+    /// `why` is a word for it.
+    pub(super) fn end_publish(
+        &mut self,
+        shard: &Rc<Shard>,
+        mut uplink: Uplink,
+        why: &'static str,
+    ) {
         let publication = uplink.publication();
         uplink.pump();
         shard.forget(publication);
-        uplink.unpublish();
+        uplink.unpublish(why);
         shard.ask(Ask::Unpublish { publication });
     }
 }

@@ -7,23 +7,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fabric::convert::owned;
 use fabric::v1::{self, to_edge, to_origin};
 use fabric::{Arrival, Owed};
-use model::{Epoch, Position, Sequenced};
+use model::{Epoch, OriginId, Position, Sequenced};
 use node::process::Failure;
+use node::telemetry::{Kind, Phase, SpanPlace};
 use tokio::sync::mpsc;
 
 use super::{COMMAND_BATCH, Command, Grant, LinkEvent, LinkHandle, LinkId, Vacancy};
 use crate::channel::{Channel, Item};
 use crate::shard::{PublicationId, ShardHandle, ToShard};
+use crate::traces::Fanout;
 
 /// Who is behind the numbers of this incarnation.
 #[derive(Default)]
 pub(super) struct Routes {
     publications: HashMap<u32, (PublicationId, ShardHandle)>,
     subscriptions: HashMap<u32, Subscription>,
+    /// What was asked under a number and is not answered, where anybody wants to see it.
+    asked: HashMap<u32, Phase>,
+}
+
+impl Routes {
+    fn ask(&mut self, id: u32, phase: Phase) {
+        if phase.is_wanted() {
+            self.asked.insert(id, phase);
+        }
+    }
+}
+
+impl Drop for Routes {
+    fn drop(&mut self) {
+        for phase in self.asked.values_mut() {
+            phase.fail("the link broke");
+        }
+    }
 }
 
 struct Subscription {
     channel: Arc<Channel>,
+    /// The span of the question.
+    span: Option<SpanPlace>,
     /// What the origin said last; the numbers of the frames that follow belong to it.
     epoch: Epoch,
     debt: Arc<Debt>,
@@ -104,9 +126,13 @@ fn control(
             key,
             resume,
             began,
-            traceparent,
+            follows,
+            phase,
         } => {
-            lock(routes).publications.insert(id, (publication, shard));
+            let traceparent = phase.traceparent();
+            let mut routes = lock(routes);
+            routes.publications.insert(id, (publication, shard));
+            routes.ask(id, phase);
             to_origin::Body::Publish(v1::Publish {
                 id,
                 key: Some((&key).into()),
@@ -116,25 +142,32 @@ fn control(
                 }),
                 traceparent,
                 began: began.0,
+                follows: follows.map_or_else(String::new, |place| place.text()),
             })
         }
         Command::Unpublish { id, moved } => {
-            lock(routes).publications.remove(&id);
+            let mut routes = lock(routes);
+            routes.publications.remove(&id);
+            routes.asked.remove(&id);
             to_origin::Body::Unpublish(v1::Unpublish { id, moved })
         }
         Command::Subscribe {
             id,
             channel,
-            traceparent,
+            phase,
         } => {
+            let traceparent = phase.traceparent();
             let resume = channel.resume();
             let key = Some(channel.key().into());
             let subscription = Subscription {
                 channel,
+                span: phase.sampled(),
                 epoch: Epoch::default(),
                 debt: Arc::new(Debt::new(id, commands.clone())),
             };
-            lock(routes).subscriptions.insert(id, subscription);
+            let mut routes = lock(routes);
+            routes.subscriptions.insert(id, subscription);
+            routes.ask(id, phase);
             to_origin::Body::Subscribe(v1::Subscribe {
                 id,
                 key,
@@ -147,7 +180,9 @@ fn control(
             })
         }
         Command::Unsubscribe { id } => {
-            lock(routes).subscriptions.remove(&id);
+            let mut routes = lock(routes);
+            routes.subscriptions.remove(&id);
+            routes.asked.remove(&id);
             to_origin::Body::Unsubscribe(v1::Unsubscribe { id })
         }
         Command::Credit { id, bytes } => to_origin::Body::Credit(v1::Credit { id, bytes }),
@@ -166,7 +201,7 @@ fn control(
 pub(super) async fn read(
     incoming: &mut tonic::Streaming<v1::ToEdge>,
     routes: &Mutex<Routes>,
-    link: LinkId,
+    (link, origin): (LinkId, &OriginId),
     commands: &mpsc::UnboundedSender<Command>,
     events: &mpsc::UnboundedSender<LinkEvent>,
 ) -> Result<(), Failure> {
@@ -187,8 +222,17 @@ pub(super) async fn read(
                 epoch,
                 next,
                 credit,
+                traceparent,
             })) => {
-                let route = lock(routes).publications.get(&id).cloned();
+                let (route, asked) = {
+                    let mut routes = lock(routes);
+                    let asked = routes.asked.remove(&id);
+                    (routes.publications.get(&id).cloned(), asked)
+                };
+                if let Some(mut asked) = asked {
+                    asked.count("selvage.epoch", epoch);
+                    asked.count("selvage.frame.next", next);
+                }
                 if let Some((publication, shard)) = route {
                     shard.send(ToShard::Granted {
                         publication,
@@ -208,12 +252,18 @@ pub(super) async fn read(
                         link,
                         id,
                         publication,
+                        span: SpanPlace::parse(traceparent.as_bytes()),
                     })?;
                 }
             }
             Some(to_edge::Body::Refused(refused)) => {
                 let reason = refused.reason();
-                if let Some((publication, _)) = lock(routes).publications.remove(&refused.id) {
+                let mut routes = lock(routes);
+                if let Some(mut asked) = routes.asked.remove(&refused.id) {
+                    asked.set("error.type", reason.as_str_name());
+                    asked.fail(refused.text);
+                }
+                if let Some((publication, _)) = routes.publications.remove(&refused.id) {
                     events.send(LinkEvent::Refused {
                         link,
                         id: refused.id,
@@ -235,12 +285,18 @@ pub(super) async fn read(
             }
             Some(to_edge::Body::Source(source)) => {
                 let mut routes = lock(routes);
+                if let Some(mut asked) = routes.asked.remove(&source.id) {
+                    asked.set("selvage.source.state", source.state().as_str_name());
+                }
                 if let Some(subscription) = routes.subscriptions.get_mut(&source.id) {
                     let channel = &subscription.channel;
                     let how = match source.state() {
                         v1::source::State::Published => {
                             subscription.epoch = Epoch(source.epoch);
-                            channel.published(subscription.epoch, Epoch(source.began));
+                            let publish = SpanPlace::parse(source.traceparent.as_bytes());
+                            let told = notify(&source, publish, subscription, origin);
+                            let began = Epoch(source.began);
+                            channel.published(subscription.epoch, began, publish, told);
                             continue;
                         }
                         v1::source::State::Waiting => Vacancy::Waiting,
@@ -269,6 +325,27 @@ pub(super) async fn read(
         }
     }
     Ok(())
+}
+
+/// A publish reaches the viewers of this edge.
+fn notify(
+    source: &v1::Source,
+    publish: Option<SpanPlace>,
+    subscription: &Subscription,
+    owner: &OriginId,
+) -> Option<Arc<Fanout>> {
+    let mut phase = Phase::linked(
+        "stream.notify",
+        Kind::Consumer,
+        publish,
+        subscription.span.as_slice(),
+    );
+    phase.show("selvage.stream.key", subscription.channel.key());
+    phase.count("selvage.epoch", source.epoch);
+    phase.show("selvage.owner", owner);
+    let resumed = subscription.channel.resume().is_some();
+    phase.set("selvage.resumed", resumed);
+    Fanout::new(phase, "selvage.viewers")
 }
 
 /// Splits a batch by subscription and hands each part to its channel.

@@ -12,7 +12,7 @@ use node::process::{Failure, chain};
 use node::resolve::Addresses;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, info_span};
+use tracing::{Instrument as _, debug, info_span};
 
 use super::book::LinkId;
 use crate::link::LinkSetup;
@@ -112,9 +112,10 @@ async fn run(
         .await;
     sent.map_err(|error| before(error.into()))?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-    let span = info_span!("fabric.peers", edge = %setup.edge, %address);
+    let span = info_span!("fabric.peers", otel.kind = "client", edge = %setup.edge, %address);
     span.in_scope(|| node::telemetry::inject(request.metadata_mut()));
     let mut incoming = tokio::time::timeout(ACCEPT_TIMEOUT, client.keep(request))
+        .instrument(span)
         .await
         .map_err(|_| before("the origin did not take the stream in time".into()))?
         .map_err(|status| before(status.into()))?

@@ -8,6 +8,7 @@ use ledger::replica::{CallId, CallResult, Recipients, SubscriberId};
 use media::Backlog;
 use model::object::ObjectUpdate;
 use model::{Epoch, StreamKey};
+use node::telemetry::SpanPlace;
 use tokio::sync::{mpsc, oneshot};
 
 use super::PublicationId;
@@ -15,6 +16,7 @@ use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
 use crate::link::{Grant, LinkId};
 use crate::peers::Introduce;
+use crate::traces::Fanout;
 
 /// What the edge tells a shard.
 pub(crate) enum ToShard {
@@ -37,6 +39,8 @@ pub(crate) enum ToShard {
         key: StreamKey,
         /// What a viewer may join at.
         backlog: Box<Backlog>,
+        /// Where the publish stands in a trace.
+        publish: Option<SpanPlace>,
     },
     /// Frames of a stream.
     Media {
@@ -55,6 +59,15 @@ pub(crate) enum ToShard {
         channel: ChannelId,
         /// How.
         change: Change,
+    },
+    /// A publish whose trace is wanted, or follows one whose was, has reached this edge.
+    Notified {
+        /// Which stream.
+        channel: ChannelId,
+        /// Where it stands.
+        publish: Option<SpanPlace>,
+        /// Told how many watch.
+        told: Option<Arc<Fanout>>,
     },
     /// A publish is granted, for the first time or again.
     Granted {
@@ -114,6 +127,8 @@ pub(crate) enum ToShard {
         to: Recipients,
         /// What.
         update: Arc<ObjectUpdate>,
+        /// Told how many were told, where anybody wants to see it.
+        told: Option<Arc<Fanout>>,
     },
     /// Answers [`ToShared::Lock`](crate::shared::ToShared::Lock) and
     /// [`ToShared::Unlock`](crate::shared::ToShared::Unlock).

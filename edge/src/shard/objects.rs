@@ -9,15 +9,23 @@ use model::object::ObjectUpdate;
 use super::Shard;
 use crate::connection::{Connection, Drawn};
 use crate::shared::shard_of;
+use crate::traces::Fanout;
 
 impl Shard {
     /// Tells this shard's own among the recipients. What all are told is drawn once.
-    pub(super) fn tell(self: &Rc<Self>, to: &Recipients, update: Arc<ObjectUpdate>) {
+    pub(super) fn tell(
+        self: &Rc<Self>,
+        to: &Recipients,
+        update: Arc<ObjectUpdate>,
+        span: Option<Arc<Fanout>>,
+    ) {
+        let (mut count, mut bytes) = (0, 0);
         match to {
             Recipients::One(one) => {
                 if let Some(connection) = self.client(*one) {
                     connection.answer(self, &update);
                     self.touch(connection);
+                    count = 1;
                 }
             }
             Recipients::Many {
@@ -35,9 +43,15 @@ impl Shard {
                     if let Some(connection) = self.client(*one) {
                         connection.tell(self, &drawn);
                         self.touch(connection);
+                        count += 1;
                     }
                 }
+                bytes = count * drawn.bytes();
             }
+        }
+        if let Some(span) = span {
+            span.told(count, bytes);
+            self.telling.borrow_mut().push(span);
         }
     }
 
@@ -52,5 +66,6 @@ impl Shard {
         for connection in self.touched.take() {
             connection.pump_touched(self);
         }
+        self.telling.borrow_mut().clear();
     }
 }

@@ -15,7 +15,7 @@ use node::resolve::Addresses;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tracing::{debug, info, info_span};
+use tracing::{Instrument as _, debug, info, info_span};
 
 use crate::link::LinkSetup;
 use crate::route::preference;
@@ -239,9 +239,11 @@ async fn run(
     let (out, outgoing) = mpsc::channel(OUT_QUEUE);
     news.send((number, Event::Dialled(out))).await?;
     let mut request = tonic::Request::new(ReceiverStream::new(outgoing));
-    let span = info_span!("fabric.shared", edge = %setup.edge, %address);
+    // From the question until the origin has taken it: an attachment that stands is no span.
+    let span = info_span!("fabric.attach", otel.kind = "client", edge = %setup.edge, %address);
     span.in_scope(|| node::telemetry::inject(request.metadata_mut()));
     let mut incoming = tokio::time::timeout(ACCEPT_TIMEOUT, client.attach(request))
+        .instrument(span)
         .await
         .map_err(|_| "the origin did not take the stream in time")??
         .into_inner();

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ledger::effect::StreamState;
 use model::{Epoch, StreamKey};
+use node::telemetry::{Kind, Phase, SpanPlace};
 use tokio::time::Instant;
-use tracing::{debug, info_span};
+use tracing::debug;
 
 use super::{Link, Patience, Upstream};
 use crate::channel::{Channel, ChannelId, Source};
@@ -25,8 +26,8 @@ const HANDOVER: Duration = Duration::from_millis(500);
 /// One stream.
 pub(super) struct Subscribed {
     channel: Arc<Channel>,
-    /// From the first viewer until the stream is let go.
-    span: tracing::Span,
+    /// The span of the first viewer's wish.
+    span: Option<SpanPlace>,
     /// The link and the number there.
     at: Option<(LinkId, u32)>,
     /// How it stands, as the log says.
@@ -43,11 +44,10 @@ pub(super) struct Subscribed {
 }
 
 impl Upstream {
-    pub(super) fn join(&mut self, key: StreamKey, shard: &ShardHandle) {
+    pub(super) fn join(&mut self, key: StreamKey, shard: &ShardHandle, span: Option<SpanPlace>) {
         let id = *self.by_key.entry(key.clone()).or_insert_with(|| {
             self.next_channel += 1;
             let id = ChannelId(self.next_channel);
-            let span = info_span!("rtmp.subscribe", stream = %key);
             self.shared.send(ToShared::Follow(key.clone()));
             let channel = Arc::new(Channel::new(id, key));
             self.channels.insert(
@@ -205,10 +205,17 @@ impl Upstream {
         let handle = to.handle.clone();
         let id = handle.wire_id();
         debug!(stream = %entry.channel.key(), origin = %to.origin, "subscribing");
+        let former = entry.channel.publish();
+        let links = former.as_slice();
+        let mut phase = Phase::linked("fabric.subscribe", Kind::Client, entry.span, links);
+        phase.show("selvage.stream.key", entry.channel.key());
+        phase.show("selvage.owner", &to.origin);
+        phase.set("rpc.system.name", "grpc");
+        phase.set("rpc.method", "selvage.fabric.v1.Media/Link");
         handle.send(Command::Subscribe {
             id,
             channel: entry.channel.clone(),
-            traceparent: node::telemetry::traceparent_of(&entry.span),
+            phase,
         });
         if let Some(entry) = self.channels.get_mut(&channel) {
             entry.at = Some((link, id));

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use fabric::v1::refused::Reason;
 use ledger::replica::ClaimOutcome;
 use model::{Epoch, StreamKey};
+use node::telemetry::{Kind, Phase, SpanPlace};
 use tracing::{debug, info};
 
 use super::Upstream;
@@ -28,7 +29,12 @@ use crate::shared::ToShared;
 pub(super) struct Publication {
     key: StreamKey,
     shard: ShardHandle,
-    traceparent: String,
+    /// The span of the wish.
+    span: Option<SpanPlace>,
+    /// From the wish until the log has decided.
+    claiming: Phase,
+    /// The span of the origin that holds it, or did.
+    owner: Option<SpanPlace>,
     claim: Claim,
     /// The epoch from which on it is one stream to its viewers; the first grant says it.
     began: Option<Epoch>,
@@ -59,21 +65,26 @@ impl Upstream {
         key: StreamKey,
         token: Bytes,
         shard: ShardHandle,
-        traceparent: String,
+        span: Option<SpanPlace>,
     ) {
+        let mut claiming = Phase::child("fabric.claim", Kind::Client, span);
+        claiming.show("selvage.stream.key", &key);
+        let trace = claiming.sampled().map(|place| place.text());
         self.shared.send(ToShared::Claim {
             publication,
             key: key.clone(),
             token,
             above: self.known(&key),
-            trace: Bytes::copy_from_slice(traceparent.as_bytes()),
+            trace: trace.map_or_else(Bytes::new, Bytes::from),
         });
         self.publications.insert(
             publication,
             Publication {
                 key,
                 shard,
-                traceparent,
+                span,
+                claiming,
+                owner: None,
                 claim: Claim::Open,
                 began: None,
                 granted: None,
@@ -98,8 +109,12 @@ impl Upstream {
             // Its release is under way.
             return;
         };
+        let mut claiming = std::mem::take(&mut entry.claiming);
         match outcome {
             ClaimOutcome::Granted { epoch, takeover } => {
+                claiming.count("selvage.epoch", epoch.0);
+                claiming.set("selvage.takeover", takeover);
+                claiming.end();
                 entry.claim = Claim::Held(epoch);
                 // Whom it takes over from may have taken over, too: it follows whatever was.
                 let first = if takeover { Epoch::default() } else { epoch };
@@ -122,10 +137,13 @@ impl Upstream {
                 }
             }
             ClaimOutcome::Standby => {
+                claiming.set("selvage.standby", true);
                 entry.begun = true;
                 entry.shard.send(ToShard::Standby { publication });
             }
             ClaimOutcome::Refused => {
+                claiming.set("error.type", "in_use");
+                claiming.fail("somebody else holds the name");
                 self.publications
                     .remove(&publication)
                     .into_iter()
@@ -175,7 +193,12 @@ impl Upstream {
     }
 
     /// An origin has taken a publish.
-    pub(super) fn granted(&mut self, at: (LinkId, u32), publication: PublicationId) {
+    pub(super) fn granted(
+        &mut self,
+        at: (LinkId, u32),
+        publication: PublicationId,
+        span: Option<SpanPlace>,
+    ) {
         let Some(entry) = self.publications.get_mut(&publication) else {
             return;
         };
@@ -184,6 +207,7 @@ impl Upstream {
         }
         entry.asked = None;
         entry.granted = Some(at);
+        entry.owner = span;
         entry.begun = true;
         if let Some(link) = self.links.get(&at.0) {
             self.shared
@@ -288,6 +312,12 @@ impl Upstream {
             let id = handle.wire_id();
             debug!(stream = %entry.key, %origin, "asking to take a publish");
             entry.asked = Some((link, id));
+            let former = entry.owner.as_slice();
+            let mut phase = Phase::linked("fabric.publish", Kind::Client, entry.span, former);
+            phase.show("selvage.stream.key", &entry.key);
+            phase.show("selvage.owner", &origin);
+            phase.set("rpc.system.name", "grpc");
+            phase.set("rpc.method", "selvage.fabric.v1.Media/Link");
             handle.send(Command::Publish {
                 id,
                 publication,
@@ -295,7 +325,8 @@ impl Upstream {
                 key: entry.key.clone(),
                 resume,
                 began: entry.began.unwrap_or(resume.0),
-                traceparent: entry.traceparent.clone(),
+                follows: entry.owner,
+                phase,
             });
         } else {
             entry.reattaching = true;
