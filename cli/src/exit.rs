@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use client::Blame;
 
+use crate::tracer;
+
 /// What `--help` says about it.
 pub(crate) const HELP: &str = "Exit codes:
   0   it worked
@@ -48,6 +50,9 @@ pub(crate) enum Failure {
         #[source]
         source: io::Error,
     },
+    /// The variables of the traces.
+    #[error(transparent)]
+    Traces(node::telemetry::Error),
     /// The connection or the server.
     #[error(transparent)]
     Client(#[from] client::Error),
@@ -72,7 +77,7 @@ impl Failure {
     fn code(&self) -> u8 {
         match self {
             Self::File { .. } | Self::Flv { .. } | Self::Here { .. } | Self::Unwell(_) => 1,
-            Self::Usage(_) => USAGE,
+            Self::Usage(_) | Self::Traces(_) => USAGE,
             Self::NoConnection(_) => 3,
             Self::NoStream(_) | Self::Refused(_) => 4,
             Self::Ended(_) => 5,
@@ -113,6 +118,18 @@ pub(crate) fn run(command: impl Future<Output = Result<(), Failure>>) -> ExitCod
             what: "cannot start the runtime".to_owned(),
             source,
         }),
+    })
+}
+
+/// As [`run`], for a command whose requests are told in spans where the variables say so.
+pub(crate) fn run_traced(command: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    run(async {
+        let traces = tracer::begin().map_err(Failure::Traces)?;
+        let outcome = command.await;
+        if let Some(traces) = traces {
+            traces.shutdown().await;
+        }
+        outcome
     })
 }
 

@@ -12,6 +12,7 @@ mod progress;
 mod publish;
 mod remote;
 mod so;
+mod tracer;
 
 use std::process::ExitCode;
 

@@ -37,7 +37,7 @@ pub(crate) struct Flags {
 }
 
 pub(crate) fn main(flags: &Flags) -> ExitCode {
-    exit::run(run(flags))
+    exit::run_traced(run(flags))
 }
 
 async fn run(flags: &Flags) -> Result<(), Failure> {

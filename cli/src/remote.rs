@@ -6,6 +6,7 @@ use std::time::Duration;
 use client::{Connection, Fallback, Options, Target, Trust};
 
 use crate::exit::Failure;
+use crate::tracer;
 
 /// Where to connect and what to accept there.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,11 +60,11 @@ impl Remote {
             None if self.insecure => Trust::Anything,
             None => Trust::WellKnown,
         };
-        Ok(Options {
+        Ok(tracer::traced(Options {
             trust,
             fallback,
             ..options.with_patience(self.patience)
-        })
+        }))
     }
 }
 

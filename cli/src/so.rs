@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::exit::{self, Failure};
 use crate::remote::seconds;
+use crate::tracer;
 
 /// What is done with a shared object.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -91,7 +92,7 @@ pub(crate) struct Watch {
 }
 
 pub(crate) fn main(command: &Command) -> ExitCode {
-    exit::run(async {
+    exit::run_traced(async {
         tokio::select! {
             done = run(command) => done,
             interrupted = exit::interrupted() => interrupted,
@@ -420,7 +421,7 @@ impl Manner {
             connect.setup.encoding = session::ObjectEncoding::Amf3;
         }
         MultiOptions {
-            connect,
+            connect: tracer::traced(connect),
             need: if self.all { Need::All } else { Need::One },
         }
     }

@@ -27,7 +27,8 @@ use self::rejoin::Home;
 use self::wire::Wire;
 use crate::limits::EVENTS_WAITING_MAX;
 use crate::peers::Peers;
-use crate::{Error, Fallback, Options, PeerId, Player, Publisher, Scheme, Target, Transport};
+use crate::traces::{Traced, Traces};
+use crate::{Error, Fallback, Options, PeerId, Player, Publisher, Scheme, Target, Transport, What};
 
 /// A connection whose `connect` was accepted.
 ///
@@ -49,6 +50,8 @@ pub struct Connection {
     encoder_manners: bool,
     /// Where it goes on when the server is lost.
     home: Option<Box<Home>>,
+    /// Makes spans of what is asked.
+    traces: Traces,
 }
 
 /// Why a connection is not by datagrams, though its address asked for them.
@@ -155,6 +158,7 @@ impl Connection {
             patience: options.patience,
             encoder_manners: options.encoder_manners,
             home: None,
+            traces: Traces::new(options.tracer.clone(), target.host.clone()),
         };
         let welcome = connection
             .wait("connect", |event| {
@@ -167,6 +171,7 @@ impl Connection {
                 Some(Ok(welcome.clone()))
             })
             .await??;
+        connection.traces.welcome(&welcome);
         connection.welcome = Some(welcome);
         connection.wire.set_chunk_size(options.chunk_size);
         connection.report()?;
@@ -192,9 +197,13 @@ impl Connection {
             self.session.fc_publish(name)?;
         }
         let stream = self.create_stream().await?;
+        let traced = self.trace(What::Publish, name);
         self.session.publish(stream, name, mode)?;
-        self.wait_for_start("publish", stream, &["NetStream.Publish.Start"])
-            .await?;
+        let begun = self
+            .wait_for_start("publish", stream, &["NetStream.Publish.Start"])
+            .await;
+        traced.end(&begun);
+        begun?;
         Ok(Publisher::new(self, stream))
     }
 
@@ -205,9 +214,12 @@ impl Connection {
     /// [`Error::Refused`] with the server's words, or why the connection failed.
     pub async fn play(mut self, name: &str, request: PlayRequest) -> Result<Player, Error> {
         let stream = self.create_stream().await?;
+        let traced = self.trace(What::Play, name);
         self.session.play(stream, name, request)?;
         let started = ["NetStream.Play.Start", "NetStream.Data.Start"];
-        self.wait_for_start("play", stream, &started).await?;
+        let begun = self.wait_for_start("play", stream, &started).await;
+        traced.end(&begun);
+        begun?;
         Ok(Player::new(self, stream))
     }
 
@@ -251,8 +263,11 @@ impl Connection {
         name: &str,
         args: impl IntoIterator<Item = Value>,
     ) -> Result<Value, Error> {
+        let traced = self.trace(What::Call, name);
         let call = self.session.call(name, args)?;
-        self.answer_to(call).await
+        let answer = self.answer_to(call).await;
+        traced.end(&answer);
+        answer
     }
 
     /// Waits for the answer to a call that was made by [`Self::session`].
@@ -279,6 +294,11 @@ impl Connection {
             (*answered == call).then(|| Ok(value.clone()))
         })
         .await?
+    }
+
+    /// Something is about to be asked.
+    pub(crate) fn trace(&mut self, what: What, name: &str) -> Traced {
+        self.traces.begin(&mut self.session, what, name)
     }
 
     /// The session, to be told what to do. What it has to send leaves when a method of

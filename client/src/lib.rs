@@ -52,6 +52,7 @@ mod player;
 mod publisher;
 mod sync;
 mod tls;
+mod traces;
 mod transport;
 mod url;
 
@@ -72,5 +73,6 @@ pub use publisher::Publisher;
 pub use session::client::{Closed, Event, PlayRequest, Rejection, Status};
 pub use session::{PlayStart, PublishMode};
 pub use sync::{Change, Data, SyncCode, SyncEvent, code_name};
+pub use traces::{Request, Span, Tracer, What};
 pub use transport::Transport;
 pub use url::{Scheme, Target, UrlError};

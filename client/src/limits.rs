@@ -78,3 +78,7 @@ pub const SEEK_ROUND: Duration = Duration::from_secs(4);
 
 /// How many servers a connection may have. All of a large cluster.
 pub const SERVERS_MAX: usize = 64;
+
+/// Writes to objects that are shown until they are answered. A program that does not wait for
+/// answers may have more under way; of these the oldest are shown as if they were.
+pub const WRITES_TRACED_MAX: usize = 64;

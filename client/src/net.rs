@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::task::{Task, Turn};
 use crate::connection::Over;
 use crate::limits::{EVENTS_MAX, TURNS_MAX};
-use crate::{Connection, Error, FellBack, Options, PeerId, Scheme, Target};
+use crate::{Connection, Error, FellBack, Options, PeerId, Scheme, Target, What};
 
 pub use self::object::{ObjectEvent, SharedObject, SharedObjectEvents};
 pub use self::stream::{NetStream, NetStreamEvents, StreamEvent};
@@ -189,7 +189,9 @@ impl NetConnection {
         let (name, args) = (name.to_owned(), Vec::from_iter(args));
         self.desk
             .ask(move |task, answer| {
+                let traced = task.connection.trace(What::Call, &name);
                 let call = task.session().call(&name, args);
+                task.follow(&call, traced);
                 task.expect(call, answer);
             })
             .await?
@@ -258,9 +260,7 @@ impl NetConnection {
 
     /// Sends a message about an object as it stands.
     pub(crate) async fn send_object(&self, message: ObjectMessage) -> Result<(), Error> {
-        self.desk
-            .with(move |task| Ok(task.session().send_object(&message)?))
-            .await
+        self.desk.with(move |task| task.say_object(&message)).await
     }
 
     /// Whether it is a handle to the same connection.

@@ -1,14 +1,15 @@
 //! How to connect.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amf::Value;
 use model::SessionId;
 use session::client::Setup;
 
-use crate::Target;
 use crate::limits::{PEERS_MAX, SERVERS_MAX};
+use crate::{Target, Tracer};
 
 /// How to connect, beside where to.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Options {
     /// A [`NetConnection`](crate::NetConnection) by RTMFP that has some outlives its server:
     /// see [`NetEvent::Lost`](crate::NetEvent::Lost).
     pub others: Vec<Target>,
+    /// Makes spans of what is asked; none by default.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 /// What to do where datagrams do not get through: nobody answers within
@@ -90,6 +93,7 @@ impl Options {
             fallback: Fallback::default(),
             peers_max: PEERS_MAX,
             others: Vec::new(),
+            tracer: None,
         }
     }
 
@@ -132,6 +136,13 @@ impl Options {
     #[must_use]
     pub fn with_others(mut self, others: impl IntoIterator<Item = Target>) -> Self {
         self.others = others.into_iter().take(SERVERS_MAX).collect();
+        self
+    }
+
+    /// With something that makes spans of what is asked.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Arc<dyn Tracer>) -> Self {
+        self.tracer = Some(tracer);
         self
     }
 

@@ -254,6 +254,7 @@ impl Edge {
 
         let mut session = session::ServerSetup::new(seed);
         session.connect_timeout = config.limits.connect_time;
+        session.traceparent = config.trace.clients;
         let count = shard_count(&config);
         let figures = Figures::new(&metrics);
         let settings = Settings {

@@ -75,7 +75,11 @@ impl Uplink {
 
     /// An uplink that stands by for another publisher: its frames are only kept, until
     /// [`Self::incarnate`].
-    pub(crate) fn standby(publication: PublicationId, key: StreamKey, span: Option<SpanPlace>) -> Self {
+    pub(crate) fn standby(
+        publication: PublicationId,
+        key: StreamKey,
+        span: Option<SpanPlace>,
+    ) -> Self {
         Self {
             publication,
             key,

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ledger::Replica;
 use ledger::Effect;
+use ledger::Replica;
 use ledger::effect::StreamState;
 use ledger::replica::{
     Access, CallId, ClaimOutcome, Output, Recipients, Setup, Subscriber, SubscriberId,

@@ -49,3 +49,7 @@ pub const TOKEN_FILE: u64 = 4096;
 /// Spans that wait for export. The default of 2048 overflows at a thousand sessions a second and
 /// drops what does not fit.
 pub const SPANS_WAITING: usize = 16 * 1024;
+
+/// How often spans leave. Whoever looks for a stream that has just begun finds it; the default
+/// of five seconds is longer than it takes to wonder.
+pub const SPANS_EVERY: Duration = Duration::from_secs(1);

@@ -217,6 +217,14 @@ pub fn init(log: &Log, trace: &Trace, service: &str, node: &str) -> Result<Guard
     })
 }
 
+/// Whether the variables and the configuration ask for traces to leave.
+///
+/// # Errors
+/// They ask for what there is not.
+pub fn exports(trace: &Trace) -> Result<bool, Error> {
+    Ok(export::Export::decide(trace, &variable)? != export::Export::Off)
+}
+
 impl Guard {
     /// Whether traces leave this process.
     pub fn exports(&self) -> bool {

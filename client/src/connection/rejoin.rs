@@ -109,6 +109,7 @@ impl Connection {
             return;
         }
         self.welcome = Some(Box::new(welcome.clone()));
+        self.traces.welcome(welcome);
         if let Err(error) = self.report() {
             self.over = Some(Over::Misbehaved(error));
         }

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::task::Task;
 use super::{Desk, Leave, NetConnection};
-use crate::Error;
 use crate::connection::Over;
 use crate::limits::EVENTS_MAX;
 use crate::sync::{Change, Data, SyncCode, SyncEvent};
+use crate::{Error, What};
 
 /// A remote SharedObject: the handle to write with.
 ///
@@ -197,7 +197,9 @@ impl SharedObject {
         let name = Value::from(self.name.as_str());
         self.desk
             .ask(move |task, answer| {
+                let traced = task.connection.trace(What::Call, method);
                 let call = task.session().call(method, [name]);
+                task.follow(&call, traced);
                 task.expect(call, answer);
             })
             .await?
@@ -390,8 +392,8 @@ impl Task {
                     return sent;
                 }
                 Some(Output::Message(message)) => {
-                    if let Err(error) = self.session().send_object(&message) {
-                        sent = Err(error.into());
+                    if let Err(error) = self.say_object(&message) {
+                        sent = Err(error);
                     }
                 }
                 Some(Output::Event(event)) => {

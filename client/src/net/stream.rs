@@ -15,7 +15,8 @@ use super::{Desk, Leave, NetConnection};
 use crate::connection::Over;
 use crate::limits::EVENTS_MAX;
 use crate::peers::Peers;
-use crate::{Arrival, Error, PeerId};
+use crate::traces::Traced;
+use crate::{Arrival, Error, PeerId, What};
 
 /// One message stream, to publish or to play on. It is deleted when the handle is dropped.
 #[derive(Debug)]
@@ -131,9 +132,11 @@ impl NetStream {
         let (name, stream) = (name.to_owned(), self.stream);
         self.begin("publish", &["NetStream.Publish.Start"], move |task| {
             if task.publish_to_peers(stream, &name) {
-                return Ok(());
+                return Ok(None);
             }
-            Ok(task.session().publish(stream, &name, mode)?)
+            let traced = task.connection.trace(What::Publish, &name);
+            task.session().publish(stream, &name, mode)?;
+            Ok(Some(traced))
         })
         .await
     }
@@ -147,9 +150,11 @@ impl NetStream {
         let codes = &["NetStream.Play.Start", "NetStream.Data.Start"];
         self.begin("play", codes, move |task| {
             if task.play_from_peer(stream, &name) {
-                return Ok(());
+                return Ok(None);
             }
-            Ok(task.session().play(stream, &name, request)?)
+            let traced = task.connection.trace(What::Play, &name);
+            task.session().play(stream, &name, request)?;
+            Ok(Some(traced))
         })
         .await
     }
@@ -232,18 +237,24 @@ impl NetStream {
         &self,
         step: &'static str,
         codes: &'static [&'static str],
-        act: impl FnOnce(&mut Task) -> Result<(), Error> + Send + 'static,
+        act: impl FnOnce(&mut Task) -> Result<Option<Traced>, Error> + Send + 'static,
     ) -> Result<(), Error> {
         let stream = self.stream;
         self.desk
             .ask(move |task, answer| {
-                if let Err(error) = act(task) {
-                    let _ = answer.send(Err(error));
-                } else if let Some(lane) = task.streams.get_mut(&stream) {
+                let traced = match act(task) {
+                    Ok(traced) => traced,
+                    Err(error) => {
+                        let _ = answer.send(Err(error));
+                        return;
+                    }
+                };
+                if let Some(lane) = task.streams.get_mut(&stream) {
                     lane.starts.push_back(Start {
                         step,
                         codes,
                         answer,
+                        traced,
                     });
                 }
             })
@@ -283,6 +294,8 @@ struct Start {
     step: &'static str,
     codes: &'static [&'static str],
     answer: oneshot::Sender<Result<(), Error>>,
+    /// Ends with it.
+    traced: Option<Traced>,
 }
 
 impl Lane {
@@ -296,6 +309,9 @@ impl Lane {
     /// An error answers the one who has waited longest.
     pub(super) fn refuse(&mut self, status: &Status) {
         if let Some(start) = self.starts.pop_front() {
+            if let Some(mut traced) = start.traced {
+                traced.fail(&status.code);
+            }
             let _ = start.answer.send(Err(Error::Refused {
                 step: start.step,
                 status: Box::new(status.clone()),

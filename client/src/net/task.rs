@@ -10,16 +10,17 @@ use model::ObjectName;
 use rtmp::StreamId;
 use session::ClientSession;
 use session::client::{CallId, Event};
-use session::object::ObjectMessage;
+use session::object::{ObjectMessage, WireEvent};
 use tokio::sync::{mpsc, oneshot};
 
 use super::object::Seat;
 use super::stream::Lane;
 use super::{Leave, NetEvent, Tenure};
 use crate::connection::Over;
-use crate::limits::UNSENT_MAX;
+use crate::limits::{UNSENT_MAX, WRITES_TRACED_MAX};
 use crate::peers::PeerEvent;
-use crate::{Connection, Error};
+use crate::traces::Traced;
+use crate::{Connection, Error, What};
 
 /// A piece of work that a handle gives to the task.
 pub(crate) type Turn = Box<dyn FnOnce(&mut Task) + Send>;
@@ -32,6 +33,10 @@ pub(crate) struct Task {
     tap: Option<mpsc::Sender<Box<ObjectMessage>>>,
     calls: BTreeMap<CallId, oneshot::Sender<Result<Value, Error>>>,
     opening: BTreeMap<CallId, Opening>,
+    /// Calls that somebody wants to see.
+    traced: BTreeMap<CallId, Traced>,
+    /// Writes to objects that are not answered and somebody wants to see.
+    writes: VecDeque<(Arc<str>, Traced)>,
     pub(super) streams: BTreeMap<StreamId, Lane>,
     pub(super) objects: BTreeMap<ObjectName, Seat>,
     pings: VecDeque<(u64, oneshot::Sender<()>)>,
@@ -65,6 +70,8 @@ impl Task {
             tap,
             calls: BTreeMap::new(),
             opening: BTreeMap::new(),
+            traced: BTreeMap::new(),
+            writes: VecDeque::new(),
             streams: BTreeMap::new(),
             objects: BTreeMap::new(),
             pings: VecDeque::new(),
@@ -136,6 +143,8 @@ impl Task {
         self.tenure += 1;
         self.calls.clear();
         self.opening.clear();
+        self.traced.clear();
+        self.writes.clear();
         self.pings.clear();
         self.asked = self.connection.pongs();
         self.objects.clear();
@@ -166,6 +175,67 @@ impl Task {
             }
             Err(error) => {
                 let _ = answer.send(Err(error.into()));
+            }
+        }
+    }
+
+    /// Ends a call's span with its answer.
+    pub(super) fn follow(
+        &mut self,
+        call: &Result<CallId, session::client::Error>,
+        mut traced: Traced,
+    ) {
+        match call {
+            Ok(call) if traced.is_wanted() => {
+                self.traced.insert(*call, traced);
+            }
+            Ok(_) => {}
+            Err(error) => traced.fail(&error.to_string()),
+        }
+    }
+
+    /// Says something about an object.
+    pub(super) fn say_object(&mut self, message: &ObjectMessage) -> Result<(), Error> {
+        let writes = message.events.iter().any(|event| {
+            matches!(
+                event,
+                WireEvent::RequestChange { .. }
+                    | WireEvent::RequestRemove { .. }
+                    | WireEvent::Clear
+                    | WireEvent::Send(_)
+            )
+        });
+        if writes {
+            let traced = self.connection.trace(What::Write, &message.name);
+            if traced.is_wanted() {
+                if self.writes.len() >= WRITES_TRACED_MAX {
+                    self.writes.pop_front();
+                }
+                self.writes.push_back((message.name.clone(), traced));
+            }
+        }
+        Ok(self.session().send_object(message)?)
+    }
+
+    /// The server says something of an object: perhaps what became of the oldest write.
+    fn hear_object(&mut self, message: &ObjectMessage) {
+        let of = |(name, _): &(Arc<str>, Traced)| *name == message.name;
+        let Some(at) = self.writes.iter().position(of) else {
+            return;
+        };
+        for event in &message.events {
+            if let WireEvent::Status { code, .. } = event {
+                if let Some((_, mut traced)) = self.writes.remove(at) {
+                    traced.fail(code);
+                }
+                return;
+            }
+            if matches!(
+                event,
+                WireEvent::Success { .. } | WireEvent::Remove { .. } | WireEvent::Send(_)
+            ) {
+                self.writes.remove(at);
+                return;
             }
         }
     }
@@ -245,11 +315,15 @@ impl Task {
         match event {
             Event::StreamReady { call, stream } => self.opened(call, stream),
             Event::Result { call, value } => {
+                self.traced.remove(&call);
                 if let Some(answer) = self.calls.remove(&call) {
                     let _ = answer.send(Ok(value));
                 }
             }
             Event::Failed { call, status } => {
+                if let Some(mut traced) = self.traced.remove(&call) {
+                    traced.fail(&status.code);
+                }
                 if let Some(answer) = self.calls.remove(&call) {
                     let _ = answer.send(Err(Error::CallFailed(status)));
                 } else if let Some(opening) = self.opening.remove(&call) {
@@ -282,6 +356,7 @@ impl Task {
             Event::Message(message) => self.stream_message(message, at),
             Event::Progress { stream, progress } => self.stream_progress(stream, progress),
             Event::Object(message) => {
+                self.hear_object(&message);
                 if !self.object_message(&message)
                     && let Some(tap) = self.tap.clone()
                 {

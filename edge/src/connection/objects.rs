@@ -562,7 +562,11 @@ impl Drawn {
     /// How long the longest body is that was drawn.
     pub(crate) fn bytes(&self) -> usize {
         let drawn = [&self.amf0, &self.amf3].into_iter();
-        drawn.filter_map(OnceCell::get).map(Bytes::len).max().unwrap_or(0)
+        drawn
+            .filter_map(OnceCell::get)
+            .map(Bytes::len)
+            .max()
+            .unwrap_or(0)
     }
 
     fn body(&self, encoding: ObjectEncoding) -> Bytes {

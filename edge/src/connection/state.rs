@@ -500,12 +500,7 @@ impl State {
     }
 
     /// `why` is a word for it.
-    pub(super) fn end_publish(
-        &mut self,
-        shard: &Rc<Shard>,
-        mut uplink: Uplink,
-        why: &'static str,
-    ) {
+    pub(super) fn end_publish(&mut self, shard: &Rc<Shard>, mut uplink: Uplink, why: &'static str) {
         let publication = uplink.publication();
         uplink.pump();
         shard.forget(publication);

@@ -151,11 +151,7 @@ fn control(
             routes.asked.remove(&id);
             to_origin::Body::Unpublish(v1::Unpublish { id, moved })
         }
-        Command::Subscribe {
-            id,
-            channel,
-            phase,
-        } => {
+        Command::Subscribe { id, channel, phase } => {
             let traceparent = phase.traceparent();
             let resume = channel.resume();
             let key = Some(channel.key().into());

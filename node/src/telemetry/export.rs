@@ -96,6 +96,9 @@ pub(super) fn provider(
     if variable("OTEL_BSP_MAX_QUEUE_SIZE").is_none() {
         batch = batch.with_max_queue_size(limits::SPANS_WAITING);
     }
+    if variable("OTEL_BSP_SCHEDULE_DELAY").is_none() {
+        batch = batch.with_scheduled_delay(limits::SPANS_EVERY);
+    }
     let processor = BatchSpanProcessor::builder(exporter)
         .with_batch_config(batch.build())
         .build();

@@ -156,7 +156,12 @@ impl Phase {
     }
 
     /// As [`Self::child`], with links to what it follows from.
-    pub fn linked(name: &'static str, kind: Kind, parent: Option<SpanPlace>, links: &[SpanPlace]) -> Self {
+    pub fn linked(
+        name: &'static str,
+        kind: Kind,
+        parent: Option<SpanPlace>,
+        links: &[SpanPlace],
+    ) -> Self {
         Self::of(name, kind, parent, None, links)
     }
 

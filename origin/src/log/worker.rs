@@ -229,7 +229,10 @@ mod tests {
         let (done, mut told) = unbounded_channel();
         run(log, &waiting, &done, (&Appends::default(), &timing())).unwrap();
         assert_eq!(disk.syncs() - before, 1);
-        assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100, .. })));
+        assert!(matches!(
+            told.try_recv(),
+            Ok(Done::Written { ticket: 100, .. })
+        ));
         assert!(told.try_recv().is_err());
     }
 

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::SystemTime;
 
 use consensus::{EntryKind, Ticket};
-use ledger::wire::ToOrigin;
 use ledger::watchers::AttachId;
+use ledger::wire::ToOrigin;
 use ledger::{Applied, Command};
 use model::NodeId;
 use node::telemetry::{Kind, Phase, SpanPlace, is_traced};
@@ -128,7 +128,9 @@ impl Traces {
     /// An edge is not attached any more: it asks elsewhere.
     pub(super) fn detached(&mut self, attach: AttachId) {
         for (_, mut asked) in self.asked.extract_if(|_, asked| asked.attach == attach) {
-            asked.phase.fail("the edge was detached before it was decided");
+            asked
+                .phase
+                .fail("the edge was detached before it was decided");
         }
     }
 
@@ -149,8 +151,7 @@ impl Traces {
             let given = SystemTime::now();
             if lead.here {
                 let came = self.asked.get(&place).map_or(self.turn, |asked| asked.came);
-                let mut phase =
-                    Phase::since("raft.propose", Kind::Internal, Some(place), came);
+                let mut phase = Phase::since("raft.propose", Kind::Internal, Some(place), came);
                 self.at(&mut phase, entry.index.0, Some(entry.term));
                 phase.count("selvage.bytes", entry.data.len() as u64);
                 phase.end_at(given);
@@ -185,7 +186,10 @@ impl Traces {
         for (index, term, place, given, leads) in written {
             let mut phase = Phase::since("raft.persist", Kind::Internal, Some(place), given);
             self.at(&mut phase, index, Some(term));
-            phase.set("selvage.raft.role", if leads { "leader" } else { "follower" });
+            phase.set(
+                "selvage.raft.role",
+                if leads { "leader" } else { "follower" },
+            );
             let queued = began.duration_since(given).unwrap_or_default();
             phase.set("selvage.queue.duration", queued.as_secs_f64());
             phase.end_at(self.turn);
@@ -199,7 +203,10 @@ impl Traces {
         }
         let index = applied.index.0;
         if let Some(place) = wanted(&applied.trace) {
-            let entry = self.entries.get(&index).filter(|entry| entry.place == place);
+            let entry = self
+                .entries
+                .get(&index)
+                .filter(|entry| entry.place == place);
             let term = entry.map(|entry| entry.term);
             if let Some(entry) = entry
                 && entry.leads

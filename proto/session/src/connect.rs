@@ -56,6 +56,7 @@ pub(crate) fn accepted(
     version: &str,
     encoding: ObjectEncoding,
     capabilities: &Capabilities,
+    traceparent: bool,
 ) -> (Value, Status) {
     let mut properties = vec![
         ("fmsVer", Value::from(format!("FMS/{version}"))),
@@ -73,6 +74,9 @@ pub(crate) fn accepted(
     if capabilities.caps_ex != 0 {
         let common = capabilities.caps_ex & CAPS_EX;
         properties.push(("capsEx", Value::Number(f64::from(common))));
+    }
+    if traceparent {
+        properties.push(("traceparent", true.into()));
     }
     let number = match encoding {
         ObjectEncoding::Amf0 => 0.0,

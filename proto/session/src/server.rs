@@ -40,6 +40,8 @@ pub struct ServerSetup {
     pub ping_timeout: Duration,
     /// Whether players may read the samples of what they play.
     pub sample_access: SampleAccess,
+    /// Whether clients are told that they may say which trace their requests belong to.
+    pub traceparent: bool,
 }
 
 impl ServerSetup {
@@ -53,6 +55,7 @@ impl ServerSetup {
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(30),
             sample_access: SampleAccess::default(),
+            traceparent: false,
         }
     }
 }
@@ -425,6 +428,7 @@ impl ServerSession {
             &self.setup.version,
             self.out.encoding,
             &connecting.capabilities,
+            self.setup.traceparent,
         );
         self.out
             .control(UserControl::StreamBegin(StreamId::CONNECTION));

@@ -61,14 +61,15 @@ mod tests {
     #[test]
     fn the_context_is_found_in_place_and_in_nothing_else() {
         let context = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let edge = EdgeLife {
+            edge: EdgeId::new("edge-0").unwrap(),
+            incarnation: u64::MAX,
+        };
         let with = |trace: &'static [u8]| {
             Command::Propose(Proposal {
                 session: SessionId(u128::MAX - 7),
                 seq: 300,
-                edge: EdgeLife {
-                    edge: EdgeId::new("edge-0").unwrap(),
-                    incarnation: u64::MAX,
-                },
+                edge: edge.clone(),
                 durable: true,
                 trace: Bytes::from_static(trace),
                 request: Request::Void,
@@ -79,22 +80,16 @@ mod tests {
         let message = ToOrigin::Propose(bytes.clone()).encode();
         assert_eq!(ToOrigin::trace_of(&message), context);
         assert_eq!(Command::trace_of(&with(b"").encode()), b"");
-        assert_eq!(ToOrigin::trace_of(&ToOrigin::Barrier { id: 7 }.encode()), b"");
-        let lost = with(b"").edge_lost();
+        assert_eq!(
+            ToOrigin::trace_of(&ToOrigin::Barrier { id: 7 }.encode()),
+            b""
+        );
+        let lost = Command::EdgeLost(edge.clone());
         assert_eq!(Command::trace_of(&lost.encode()), b"");
         for cut in 0..bytes.len() {
             // Whatever is left, it is looked at within its bounds.
             let _ = Command::trace_of(&bytes[..cut]);
             let _ = ToOrigin::trace_of(&message[..cut]);
-        }
-    }
-
-    impl Command {
-        fn edge_lost(self) -> Self {
-            match self {
-                Self::Propose(proposal) => Self::EdgeLost(proposal.edge),
-                other => other,
-            }
         }
     }
 }
