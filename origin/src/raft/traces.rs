@@ -282,3 +282,125 @@ const fn role(lead: Lead) -> &'static str {
 fn wanted(trace: &[u8]) -> Option<SpanPlace> {
     SpanPlace::parse(trace).and_then(SpanPlace::sampled)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use bytes::Bytes;
+    use ledger::{Proposal, Request};
+    use model::{EdgeId, EdgeLife, LogIndex, SessionId};
+
+    use super::*;
+
+    const LEADS: Lead = Lead {
+        leader: None,
+        here: true,
+    };
+
+    fn traces(replayed: u64) -> Traces {
+        Traces {
+            on: true,
+            ..Traces::new(NodeId(NonZeroU64::MIN), replayed)
+        }
+    }
+
+    fn context(number: u64) -> Bytes {
+        Bytes::from(format!(
+            "00-{:032x}-{:016x}-01",
+            u128::from(number) + 1,
+            number + 1
+        ))
+    }
+
+    fn command(number: u64) -> Bytes {
+        let proposal = Proposal {
+            session: SessionId(1),
+            seq: number,
+            edge: EdgeLife {
+                edge: EdgeId::new("edge-0").unwrap(),
+                incarnation: 1,
+            },
+            durable: false,
+            trace: context(number),
+            request: Request::Void,
+        };
+        Command::Propose(proposal).encode()
+    }
+
+    fn write(indexes: std::ops::Range<u64>) -> consensus::Write {
+        let entries = indexes.map(|index| consensus::Entry {
+            index: LogIndex(index),
+            term: 7,
+            kind: EntryKind::Command,
+            data: command(index),
+        });
+        consensus::Write {
+            entries: entries.collect(),
+            ..consensus::Write::default()
+        }
+    }
+
+    fn applied(index: u64) -> Applied {
+        Applied {
+            index: LogIndex(index),
+            trace: context(index),
+            effects: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn however_much_is_under_way_so_much_is_remembered_and_no_more() {
+        let mut traces = traces(0);
+        for number in 1..5000 {
+            let message = ToOrigin::Propose(command(number)).encode();
+            // Asked twice, it is one.
+            for _ in 0..2 {
+                traces.heard(AttachId(number % 2), &message, LEADS);
+            }
+        }
+        traces.persist(Ticket::default(), &write(1..5000), LEADS);
+        assert_eq!(traces.asked.len(), COMMANDS_MAX);
+        assert!(traces.order.len() <= 2 * COMMANDS_MAX);
+        assert_eq!(traces.entries.len(), COMMANDS_MAX);
+        traces.end(LEADS);
+        assert!(traces.fresh.is_empty());
+        traces.detached(AttachId(0));
+        assert_eq!(traces.asked.len(), COMMANDS_MAX / 2);
+        traces.detached(AttachId(1));
+        assert!(traces.asked.is_empty());
+    }
+
+    #[test]
+    fn what_is_decided_and_written_is_forgotten_in_either_order() {
+        let mut traces = traces(0);
+        traces.persist(Ticket::default(), &write(1..3), LEADS);
+        traces.applied(&applied(1));
+        assert_eq!(traces.entries.len(), 2, "the disk does not have it");
+        traces.written(Ticket::default(), SystemTime::now());
+        traces.applied(&applied(2));
+        assert!(traces.entries.is_empty());
+        assert_eq!(traces.applied.len(), 2);
+        traces.end(LEADS);
+        assert!(traces.applied.is_empty());
+    }
+
+    #[test]
+    fn what_was_in_the_log_at_the_start_was_told_before() {
+        let mut traces = traces(7);
+        traces.applied(&applied(7));
+        assert!(traces.applied.is_empty());
+        traces.applied(&applied(8));
+        assert_eq!(traces.applied.len(), 1);
+    }
+
+    #[test]
+    fn an_entry_that_took_the_place_of_another_has_its_own_trace_or_none() {
+        let mut traces = traces(0);
+        traces.persist(Ticket::default(), &write(1..2), LEADS);
+        let mut other = write(1..2);
+        other.entries[0].data = Bytes::new();
+        traces.persist(Ticket::default(), &other, LEADS);
+        assert!(traces.entries.is_empty());
+    }
+}

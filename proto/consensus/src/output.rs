@@ -83,8 +83,8 @@ pub enum Output {
     },
 }
 
-/// A write that was asked for. Later ones are greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A write that was asked for. Later ones are greater; the default is before the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(crate) u64);
 
 /// What to write, in this order: the snapshot, the entries, the hard state.

@@ -74,6 +74,14 @@ pub fn wire(bytes: &[u8]) {
         return;
     };
     let owned = Bytes::copy_from_slice(bytes);
+    let trace = Command::trace_of(bytes);
+    if let Ok(Command::Propose(proposal)) = Command::decode(bytes) {
+        assert_eq!(
+            proposal.trace, trace,
+            "what is found in place is what is decoded"
+        );
+    }
+    let _ = ToOrigin::trace_of(bytes);
     let again: Result<Bytes, Error> = match kind % 4 {
         0 => Command::decode(bytes).map(|command| command.encode()),
         1 => ToOrigin::decode(owned).map(|message| message.encode()),

@@ -340,4 +340,19 @@ mod tests {
         .unwrap();
         assert_eq!(c.capabilities.codecs.len(), CODECS_MAX);
     }
+
+    #[test]
+    fn only_who_takes_contexts_says_so() {
+        let said = |takes: bool| {
+            let none = Capabilities::default();
+            let (properties, _) = accepted("5,0,17,0", ObjectEncoding::Amf0, &none, takes);
+            properties.get("traceparent").cloned()
+        };
+        assert_eq!(said(true), Some(Value::Boolean(true)));
+        assert_eq!(
+            said(false),
+            None,
+            "foreign clients see what they always saw"
+        );
+    }
 }
