@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::datagram::{self, Door};
+use crate::follow::Tracing;
 use crate::link::LinkSetup;
 use crate::metrics::{self, Figures};
 use crate::peers::{self, Peers};
@@ -267,6 +268,10 @@ impl Edge {
             developer_key: config.rtmfp.developer_key.clone().map(Arc::new),
             session,
             figures: figures.clone(),
+            tracing: Tracing {
+                edge: id.clone(),
+                every: config.trace.frames,
+            },
         };
         let (peers, peers_inbox) = peers::inbox();
         let ways = Ways {

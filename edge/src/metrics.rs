@@ -30,7 +30,8 @@ pub(crate) enum Protocol {
 impl Protocol {
     const ALL: [Self; 3] = [Self::Rtmp, Self::Rtmps, Self::Rtmfp];
 
-    const fn name(self) -> &'static str {
+    /// What figures and traces call it.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Rtmp => "rtmp",
             Self::Rtmps => "rtmps",

@@ -7,7 +7,7 @@
 //!   [`traceparent_of_current`] and [`span_with_parent`] carry it in anything else.
 //!
 //! A span costs about two microseconds when it is exported. Spans belong to sessions, publishes
-//! and calls, never to media messages.
+//! and calls, and to the few media frames that somebody chose to follow ([`frames`]).
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -20,6 +20,7 @@
 
 mod context;
 mod export;
+pub mod frames;
 
 use std::time::Duration;
 
@@ -94,6 +95,10 @@ pub struct Trace {
     /// The share of traces that start here and are exported, 0 to 1. A trace that a caller
     /// started follows the caller's choice.
     pub sample: f64,
+    /// An edge traces one in so many key frames of each stream that is published there, on its
+    /// way to the viewers; 0 is none of them, but those that an operator asks for. `sample`
+    /// does not thin them out. It means nothing to an origin.
+    pub frames: u32,
 }
 
 impl Default for Trace {
@@ -101,6 +106,7 @@ impl Default for Trace {
         Self {
             endpoint: None,
             sample: 1.0,
+            frames: 0,
         }
     }
 }
@@ -189,6 +195,9 @@ pub fn init(log: &Log, trace: &Trace, service: &str, node: &str) -> Result<Guard
         }
         Format::Json => human.json().flatten_event(true).boxed(),
     };
+    if exports {
+        frames::install(provider.tracer("selvage"));
+    }
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(traces(&provider))

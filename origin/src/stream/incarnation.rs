@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use fabric::Arrival;
-use media::{Backlog, Cursor, Pushed};
+use media::{Backlog, Cursor, Marks, Pushed};
 use model::{Epoch, Position};
+use node::telemetry::frames::Passing;
 
 use super::Taken;
 use fabric::convert::owned;
@@ -28,6 +29,8 @@ pub(super) struct Incarnation {
     /// The epoch from which on it is one stream to its viewers.
     pub(super) began: Epoch,
     pub(super) backlog: Backlog,
+    /// The frames among them that are traced.
+    pub(super) traced: Marks<Passing>,
     /// None while it goes on.
     pub(super) end: Option<End>,
     /// A cursor that saw the backlog when it was empty: for those who watched before.
@@ -50,6 +53,7 @@ impl Incarnation {
             epoch,
             began,
             backlog,
+            traced: Marks::new(),
             end: None,
             birth,
             ingest: VecDeque::new(),
@@ -95,6 +99,7 @@ impl Incarnation {
                 }
             }
         }
+        self.traced.forget_before(self.backlog.tail());
         if let Some(first) = first
             && ingest_micros != 0
         {
