@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod cluster;
+pub mod collector;
 pub mod crowd;
 pub mod datagrams;
 pub mod disk;
@@ -21,6 +22,7 @@ pub mod weather;
 
 pub use arena::Arena;
 pub use cluster::{Cluster, Dev};
+pub use collector::{Collector, Span};
 pub use live::{Live, Pace, Viewer};
 pub use process::{Finished, Process};
 pub use until::{PLAYER, SOON, pace, until, until_async, until_some};
