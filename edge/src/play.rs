@@ -136,7 +136,7 @@ impl LocalChannel {
                 "frame.edge.backlog",
                 now,
                 vec![
-                    KeyValue::new("selvage.edge.id", tracing.edge.to_string()),
+                    KeyValue::new("selvage.edge", tracing.edge.to_string()),
                     figure("selvage.shard", shard),
                     figure("selvage.viewers", viewers.len()),
                     figure("selvage.queue.frames", self.frames_from(at)),

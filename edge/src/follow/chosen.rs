@@ -103,7 +103,7 @@ impl Chooser {
         } = *frame;
         let mut about = vec![
             KeyValue::new("selvage.stream.key", key.to_string()),
-            KeyValue::new("selvage.edge.id", self.tracing.edge.to_string()),
+            KeyValue::new("selvage.edge", self.tracing.edge.to_string()),
             figure("selvage.epoch", at.epoch.0),
             figure("selvage.frame.seq", at.seq),
             figure("selvage.frame.bytes", bytes),
@@ -177,7 +177,7 @@ impl Departure {
         let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
         let (from, to) = (so_far.until_micros, now.max(so_far.until_micros));
         let mut about = edge_id(self.edge.clone());
-        about.push(KeyValue::new("selvage.origin.id", origin.to_string()));
+        about.push(KeyValue::new("selvage.owner", origin.to_string()));
         about.push(figure("selvage.queue.commands", waiting));
         let (name, outcome) = match &so_far.sent {
             None => ("frame.edge.queue", Outcome::Done),
@@ -199,7 +199,7 @@ impl Departure {
 }
 
 fn edge_id(edge: String) -> Vec<KeyValue> {
-    vec![KeyValue::new("selvage.edge.id", edge)]
+    vec![KeyValue::new("selvage.edge", edge)]
 }
 
 /// A traced frame in a command to an origin.

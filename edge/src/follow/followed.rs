@@ -132,7 +132,7 @@ impl Follow {
         } = &*self.viewed;
         let now = wall_micros();
         let about = vec![
-            KeyValue::new("selvage.edge.id", edge.clone()),
+            KeyValue::new("selvage.edge", edge.clone()),
             figure("selvage.shard", *shard),
             figure("selvage.viewer.client", self.client.0),
             KeyValue::new("network.protocol.name", self.client.1.name()),

@@ -387,8 +387,8 @@ fn arrived(traces: Vec<v1::FrameTrace>, batch: usize, ends: &Ends) -> Vec<(u32, 
             "frame.hop.edge",
             now,
             vec![
-                KeyValue::new("selvage.origin.id", ends.origin.to_string()),
-                KeyValue::new("selvage.edge.id", ends.edge.to_string()),
+                KeyValue::new("selvage.owner", ends.origin.to_string()),
+                KeyValue::new("selvage.edge", ends.edge.to_string()),
                 figure("selvage.batch.frames", batch),
             ],
         );

@@ -280,8 +280,8 @@ impl Session {
                 "frame.hop.origin",
                 now,
                 vec![
-                    KeyValue::new("selvage.edge.id", from.to_string()),
-                    KeyValue::new("selvage.origin.id", self.id.to_string()),
+                    KeyValue::new("selvage.edge", from.to_string()),
+                    KeyValue::new("selvage.owner", self.id.to_string()),
                     figure("selvage.epoch", epoch.0),
                     figure("selvage.batch.frames", batch),
                 ],

@@ -91,8 +91,8 @@ impl Writer {
                 "frame.origin.backlog",
                 now,
                 vec![
-                    KeyValue::new("selvage.origin.id", self.id.to_string()),
-                    KeyValue::new("selvage.edge.id", edge.clone()),
+                    KeyValue::new("selvage.owner", self.id.to_string()),
+                    KeyValue::new("selvage.edge", edge.clone()),
                     figure("selvage.queue.frames", behind),
                     figure("selvage.queue.batches", self.assembly.out.len()),
                 ],
