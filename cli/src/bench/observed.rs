@@ -4,10 +4,8 @@
 //! one that sends to a receiver in this process over gRPC. Turns rather than rows of one kind,
 //! because a machine is not as fast at one time as at another.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -141,11 +139,11 @@ pub(super) async fn scrape(kind: &Kind, peer: &Peer) -> Infallible {
     let Some(http) = peer.http.filter(|_| scraped) else {
         return std::future::pending().await;
     };
-    let page = Rc::new(RefCell::new(Vec::new()));
+    let mut page = Vec::new();
     loop {
         tokio::time::sleep(SCRAPE_EVERY).await;
         // A scrape that fails is missed by nobody but the reader of the row: say so.
-        if let Err(error) = get(http, &mut page.borrow_mut()).await {
+        if let Err(error) = get(http, &mut page).await {
             print(&format!("  not scraped: {error}\n"));
         }
     }
