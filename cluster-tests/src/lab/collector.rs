@@ -18,6 +18,7 @@ use super::until::{SOON, until, until_some};
 pub struct Collector {
     process: Process,
     folder: TempDir,
+    endpoint: String,
 }
 
 /// A span as the collector got it.
@@ -81,14 +82,21 @@ impl Collector {
         }
         let process = Process::spawn("rotel", &command);
         let endpoint = format!("http://{}", ports[0]);
-        let this = Self { process, folder };
+        let this = Self {
+            process,
+            folder,
+            endpoint,
+        };
         this.write(
             "trace.toml",
-            &format!("[trace]\nendpoint = \"{endpoint}\"\n"),
+            &format!("[trace]\nendpoint = \"{}\"\n", this.endpoint),
         );
         this.write(
             "clients.toml",
-            &format!("[trace]\nendpoint = \"{endpoint}\"\nclients = true\n"),
+            &format!(
+                "[trace]\nendpoint = \"{}\"\nclients = true\n",
+                this.endpoint
+            ),
         );
         until("the collector listens", SOON, || {
             std::net::TcpStream::connect(ports[0]).is_ok()
@@ -114,6 +122,12 @@ impl Collector {
             .join("clients.toml")
             .display()
             .to_string()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// What it got so far.
