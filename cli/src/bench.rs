@@ -2,6 +2,7 @@
 
 mod fanout;
 mod floor;
+mod observed;
 mod peer;
 mod players;
 mod publisher;

@@ -51,6 +51,10 @@ pub(crate) struct Flags {
     /// Threads that hold connections, per edge; 0 takes one per core.
     #[arg(long, default_value_t = 0, value_name = "N")]
     shards: usize,
+    /// Trace one in so many key frames of each stream on its way to the viewers; 0 is none. The
+    /// variables OTEL_* say where traces go.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    trace_frames: u32,
     /// What is logged.
     #[arg(long, default_value = "warn", value_name = "FILTER")]
     log: String,
@@ -119,6 +123,7 @@ async fn run(flags: &Flags) -> Result<(), Failure> {
             ..edge::Config::default()
         };
         config.shards = flags.shards;
+        config.trace.frames = flags.trace_frames;
         config.drain_grace = GRACE;
         config.listen.rtmp = flags.listen(flags.rtmp_port, index)?;
         config.listen.rtmps = Some(flags.listen(flags.rtmps_port, index)?);

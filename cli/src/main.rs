@@ -43,6 +43,7 @@ enum Command {
     Probe(operate::Probe),
     Drain(operate::Drain),
     Status(operate::Status),
+    Trace(operate::Trace),
     Publish(publish::Flags),
     Play(play::Flags),
     /// Talk with others directly, by RTMFP.
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Command::Probe(flags) => operate::probe(&flags),
         Command::Drain(flags) => operate::drain(&flags),
         Command::Status(flags) => operate::status(&flags),
+        Command::Trace(flags) => operate::trace(&flags),
         Command::Publish(flags) => publish::main(&flags),
         Command::Play(flags) => play::main(&flags),
         Command::Peer(command) => peer::main(&command),

@@ -76,6 +76,22 @@ pub(crate) struct Status {
     json: bool,
 }
 
+/// Have the next key frames of a stream traced on their way from its publisher to its viewers, and
+/// print the number of each trace.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Trace {
+    /// The stream, as in live/a. It must be published at the edge that is asked.
+    stream: String,
+    #[command(flatten)]
+    at: Where,
+    /// How many key frames.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    frames: u32,
+}
+
+/// How long an edge may take to trace frames: it waits for key frames itself.
+const TRACE_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long a node may take to answer an operator.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -149,11 +165,49 @@ pub(crate) fn status(flags: &Status) -> ExitCode {
     })
 }
 
+/// Runs `selvage trace`.
+pub(crate) fn trace(flags: &Trace) -> ExitCode {
+    exit::run(async {
+        let path = format!("/trace/{}?frames={}", escaped(&flags.stream), flags.frames);
+        let asked = flags.at.ask_within(TRACE_PATIENCE, Method::POST, &path);
+        let told = well(asked.await?)?;
+        let told: Value = serde_json::from_str(&told)
+            .map_err(|error| Failure::Refused(format!("the answer is no JSON: {error}")))?;
+        let traces = told["traces"].as_array().map_or(&[][..], Vec::as_slice);
+        for trace in traces.iter().filter_map(Value::as_str) {
+            say(&format!("{trace}\n"));
+        }
+        if traces.len() < flags.frames as usize {
+            let (came, wanted) = (traces.len(), flags.frames);
+            return Err(Failure::Refused(format!(
+                "{came} of {wanted} key frames came"
+            )));
+        }
+        Ok(())
+    })
+}
+
+/// A name as a part of a path.
+fn escaped(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte);
+    text.bytes()
+        .map(|byte| match plain(&byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
+        .collect()
+}
+
 impl Where {
-    async fn ask(
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, String), Failure> {
+        self.ask_within(PATIENCE, method, path).await
+    }
+
+    async fn ask_within(
         &self,
+        patience: Duration,
         method: Method,
-        path: &'static str,
+        path: &str,
     ) -> Result<(StatusCode, String), Failure> {
         let token = match &self.token_file {
             None => None,
@@ -163,7 +217,7 @@ impl Where {
             })?),
         };
         let asked = ask(self.admin, method, path, token.as_ref());
-        tokio::time::timeout(PATIENCE, asked)
+        tokio::time::timeout(patience, asked)
             .await
             .map_err(|_| Failure::NoConnection(format!("{} does not answer", self.admin)))?
     }
@@ -173,10 +227,11 @@ impl Where {
 fn ask(
     addr: SocketAddr,
     method: Method,
-    path: &'static str,
+    path: &str,
     token: Option<&node::config::Secret>,
 ) -> impl Future<Output = Result<(StatusCode, String), Failure>> {
     let bearer = token.map(|token| format!("Bearer {}", token.expose()));
+    let path = path.to_owned();
     async move {
         let lost = |error: &dyn std::error::Error| {
             let why = node::process::chain(error);
@@ -286,6 +341,12 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_fits_into_a_path() {
+        assert_eq!(escaped("live/a-1"), "live/a-1");
+        assert_eq!(escaped("live/к b?"), "live/%D0%BA%20b%3F");
+    }
 
     #[test]
     fn a_status_is_a_table_for_each_of_its_lists() {

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::datagram::{self, Door};
+use crate::follow::Tracing;
 use crate::link::LinkSetup;
 use crate::metrics::{self, Figures};
 use crate::peers::{self, Peers};
@@ -269,6 +270,10 @@ impl Edge {
             session,
             trace_clients: config.trace.clients,
             figures: figures.clone(),
+            tracing: Tracing {
+                edge: id.clone(),
+                every: config.trace.frames,
+            },
         };
         let (peers, peers_inbox) = peers::inbox();
         let ways = Ways {

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use media::{Backlog, Pushed, Rebase};
 use model::{Epoch, Frame, Position, Sequenced, StreamKey};
 use node::telemetry::SpanPlace;
+use node::telemetry::frames::Passing;
 
 use crate::shard::{ShardHandle, ToShard};
 use crate::traces::Fanout;
@@ -143,9 +144,15 @@ impl Channel {
         !self.lock().shards.is_empty()
     }
 
-    /// Takes what arrived, and passes it on. `credit` is given back when the last shard
+    /// Takes what arrived, some of it traced, and passes it on. `credit` is given back when the last shard
     /// has taken it too.
-    pub(crate) fn push(&self, items: Vec<Item>, ingest_micros: u64, credit: &Arc<dyn Send + Sync>) {
+    pub(crate) fn push(
+        &self,
+        items: Vec<Item>,
+        mut traced: Vec<(Position, Passing)>,
+        ingest_micros: u64,
+        credit: &Arc<dyn Send + Sync>,
+    ) {
         let mut state = self.lock();
         let State {
             backlog,
@@ -176,11 +183,16 @@ impl Channel {
                 }
             }
         }
+        traced.retain(|(at, _)| {
+            let mut frames = taken.iter();
+            frames.any(|item| matches!(item, Item::Frame(frame) if frame.at == *at))
+        });
         let items: Arc<[Item]> = taken.into();
         for shard in shards.iter() {
             shard.send(ToShard::Media {
                 channel: self.id,
                 items: items.clone(),
+                traced: traced.clone(),
                 ingest_micros,
                 credit: credit.clone(),
             });

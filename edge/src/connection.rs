@@ -31,6 +31,7 @@ use self::wire::Wire;
 use crate::accept::{Accepted, Permit};
 use crate::channel::Change;
 use crate::datagram::{Flows, Guest, Told};
+use crate::follow::Viewed;
 use crate::io::Io;
 use crate::limits::{READ_BUFFER, WRITE_SLICES, WRITE_STALL};
 use crate::metrics::Connected;
@@ -193,6 +194,7 @@ impl Connection {
             Ok(read) => {
                 shard.counts.received(self.io.protocol(), read);
                 state.heard(shard, Instant::now());
+                state.stamp();
                 if let Wire::Chunks(carrier) = &mut state.carrier
                     && let Err(error) = carrier.handle_bytes(buffer)
                 {
@@ -450,6 +452,21 @@ impl Connection {
         }
     }
 
+    /// Watches it for a traced frame of a stream that it plays.
+    pub(crate) fn follow(&self, channel: &LocalChannel, viewed: &Rc<Viewed>) {
+        let mut state = self.state.borrow_mut();
+        let awaiting = state.streams.iter().find_map(|(stream, role)| match role {
+            Role::Playing(viewer) if std::ptr::eq(&raw const *viewer.channel, channel) => {
+                viewer.awaits(viewed.at).then_some(*stream)
+            }
+            Role::Playing(_) | Role::Asking { .. } | Role::Publishing(_) => None,
+        });
+        if let Some(stream) = awaiting {
+            let client = (self.number, self.io.protocol());
+            state.followed.follow(viewed.clone(), client, stream);
+        }
+    }
+
     /// The publisher of a stream that the client plays came or left.
     pub(crate) fn source_changed(
         self: &Rc<Self>,
@@ -530,6 +547,9 @@ impl Connection {
                 Ok(Some(written)) => {
                     shard.counts.sent(self.io.protocol(), written);
                     state.outbox.advance(written);
+                    if !state.followed.is_empty() {
+                        state.followed.written(written);
+                    }
                     state.stalled = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

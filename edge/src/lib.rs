@@ -14,6 +14,7 @@
 //!   to publish and play.
 //! * `publish` numbers a publisher's frames, keeps a replay and sends them to the owner.
 //! * `channel` is a stream as the edge receives it, once; `play` fans it out in a shard.
+//! * `follow` traces a few frames on their way to viewers.
 //! * `link` is the gRPC stream to one origin; `upstream` decides which stream goes where.
 //!
 //! An [`Edge`] is built first, with every listener bound, and run then:
@@ -25,6 +26,7 @@ pub mod config;
 mod connection;
 mod datagram;
 mod flags;
+mod follow;
 mod io;
 pub mod limits;
 mod link;

@@ -44,6 +44,20 @@ pub const REPLAY_TIME_MS: u64 = 8_000;
 /// delay that a flood of one stream can cause to another.
 pub const INBOX_BATCH: usize = 256;
 
+/// Viewers of one shard that are watched for one traced frame: enough to tell those who are
+/// slow from a slow edge, few enough to cost nothing beside the writes to all.
+pub const TRACED_VIEWERS_MAX: usize = 8;
+
+/// Operators who wait for traces of one publish at a time.
+pub const TRACES_ASKED_MAX: usize = 16;
+
+/// Key frames that an operator may ask for at once. Who wants more sets `trace.frames`.
+pub const TRACE_FRAMES_MAX: u32 = 100;
+
+/// How long an operator waits for the key frames that are to be traced. Encoders send one every
+/// ten seconds at least, nearly all of them.
+pub const TRACE_PATIENCE: Duration = Duration::from_secs(15);
+
 /// Connections that the kernel has completed and that are not accepted yet.
 pub const ACCEPT_QUEUE: u32 = 1024;
 

@@ -25,6 +25,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 pub(crate) use self::dialling::Dialling;
 use crate::channel::{Channel, ChannelId};
+use crate::follow::Leaving;
 use crate::shard::{PublicationId, ShardHandle};
 
 /// Names one incarnation of a link.
@@ -86,6 +87,8 @@ pub(crate) enum Command {
         frames: Vec<v1::Frame>,
         /// When the oldest of them was read: microseconds since 1970.
         ingest_micros: u64,
+        /// Those among them that are traced.
+        traced: Vec<Leaving>,
     },
     /// The publication is over, or goes on elsewhere.
     Unpublish {
@@ -311,10 +314,14 @@ async fn run(
     })?;
 
     let routes = Mutex::new(traffic::Routes::default());
+    let ends = traffic::Ends {
+        edge: setup.edge.clone(),
+        origin: origin.clone(),
+    };
     let outcome = tokio::select! {
-        outcome = traffic::write(&mut inbox, &out, &routes, &commands) => outcome,
+        outcome = traffic::write(&mut inbox, &out, &routes, &commands, &ends) => outcome,
         () = report(setup.load.clone(), &commands) => Ok(()),
-        outcome = traffic::read(&mut incoming, &routes, (id, &origin), &commands, events) => outcome,
+        outcome = traffic::read(&mut incoming, &routes, (id, &ends), &commands, events) => outcome,
     };
     match outcome {
         Ok(()) => info!(%origin, "origin closed the link"),

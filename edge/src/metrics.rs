@@ -30,7 +30,7 @@ pub(crate) enum Protocol {
 impl Protocol {
     const ALL: [Self; 3] = [Self::Rtmp, Self::Rtmps, Self::Rtmfp];
 
-    /// Its name in figures and traces.
+    /// What figures and traces call it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Rtmp => "rtmp",

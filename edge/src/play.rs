@@ -10,15 +10,19 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use media::{Backlog, Read, View};
+use media::limits::MARKS_MAX;
+use media::{Backlog, Marks, Read, View};
 use model::{Frame, Kind, MediaTime, Position, StreamKey};
 use node::telemetry::SpanPlace;
+use node::telemetry::frames::{KeyValue, Passing, figure, wall_micros};
 use rtmp::{MessageKind, StreamId};
 use session::{Notice, PlayWindow};
 use tokio::time::Instant;
 
 use crate::channel::{ChannelId, Item};
 use crate::connection::Connection;
+use crate::follow::{Tracing, Viewed};
+use crate::limits::TRACED_VIEWERS_MAX;
 
 /// A stream that viewers of this shard watch.
 pub(crate) struct LocalChannel {
@@ -33,6 +37,11 @@ pub(crate) struct LocalChannel {
     /// When the oldest of what viewers have not been written came from its publisher:
     /// microseconds since 1970, or 0.
     ingest_micros: Cell<u64>,
+    /// Traced frames that the next walk comes to; there are some when `to_be_followed`.
+    arrived: RefCell<Vec<(Position, Passing)>>,
+    to_be_followed: Cell<bool>,
+    /// Frames that were followed here.
+    followed: Cell<usize>,
     store: RefCell<Store>,
     viewers: RefCell<Vec<Rc<Connection>>>,
 }
@@ -41,6 +50,8 @@ struct Store {
     backlog: Backlog,
     images: Images,
     bursts: Vec<Burst>,
+    /// The frames that viewers are watched for.
+    traced: Marks<()>,
 }
 
 impl Store {
@@ -49,6 +60,7 @@ impl Store {
             backlog,
             images: Images::default(),
             bursts: Vec::new(),
+            traced: Marks::new(),
         }
     }
 }
@@ -62,6 +74,9 @@ impl LocalChannel {
             flush_at: Cell::new(None),
             publish: Cell::new(None),
             ingest_micros: Cell::new(0),
+            arrived: RefCell::default(),
+            to_be_followed: Cell::new(false),
+            followed: Cell::new(0),
             store: RefCell::new(Store::new(Backlog::new(media::Limits::default()))),
             viewers: RefCell::default(),
         }
@@ -73,8 +88,13 @@ impl LocalChannel {
         *self.store.borrow_mut() = Store::new(backlog);
     }
 
-    /// Takes what arrived. The viewers see it at the next walk.
-    pub(crate) fn push(&self, items: &[Item], ingest_micros: u64) {
+    /// Takes what arrived, some of it traced. The viewers see it at the next walk.
+    pub(crate) fn push(
+        &self,
+        items: &[Item],
+        traced: Vec<(Position, Passing)>,
+        ingest_micros: u64,
+    ) {
         if self.ingest_micros.get() == 0 {
             self.ingest_micros.set(ingest_micros);
         }
@@ -91,6 +111,68 @@ impl LocalChannel {
         store.bursts.clear();
         let tail = store.backlog.tail();
         store.images.forget_before(tail);
+        store.traced.forget_before(tail);
+        if !traced.is_empty() {
+            self.to_be_followed.set(true);
+            let mut arrived = self.arrived.borrow_mut();
+            for (at, passing) in traced.into_iter().take(MARKS_MAX) {
+                store.traced.note(at, ());
+                if arrived.len() == MARKS_MAX {
+                    arrived.remove(0);
+                }
+                arrived.push((at, passing));
+            }
+        }
+    }
+
+    /// Whether traced frames have come since the last walk.
+    pub(crate) fn is_to_be_followed(&self) -> bool {
+        self.to_be_followed.get()
+    }
+
+    /// A walk begins that comes to traced frames: some viewers are watched for each.
+    pub(crate) fn follow(&self, shard: usize, tracing: &Tracing) {
+        self.to_be_followed.set(false);
+        let now = wall_micros();
+        let viewers = self.viewers.borrow();
+        for (at, mut passing) in self.arrived.take() {
+            passing.pass(
+                "frame.edge.backlog",
+                now,
+                vec![
+                    KeyValue::new("selvage.edge", tracing.edge.to_string()),
+                    figure("selvage.shard", shard),
+                    figure("selvage.viewers", viewers.len()),
+                    figure("selvage.queue.frames", self.frames_from(at)),
+                ],
+            );
+            let viewed = Rc::new(Viewed {
+                at,
+                passing,
+                edge: tracing.edge.to_string(),
+                shard,
+            });
+            // Others the next time, where there are more than are watched.
+            let turn = self.followed.replace(self.followed.get().wrapping_add(1));
+            let step = viewers.len().div_ceil(TRACED_VIEWERS_MAX).max(1);
+            for viewer in viewers.iter().skip(turn % step).step_by(step) {
+                viewer.follow(self, &viewed);
+            }
+        }
+    }
+
+    fn frames_from(&self, at: Position) -> u64 {
+        let head = self.store.borrow().backlog.head();
+        head.map_or(0, |head| (head.seq + 1).saturating_sub(at.seq))
+    }
+
+    /// Where a traced frame ends in bytes that a viewer was given last.
+    fn end_of(&self, at: Position, given: &Bytes) -> Option<usize> {
+        let store = self.store.borrow();
+        let mut bursts = store.bursts.iter();
+        let burst = bursts.find(|burst| burst.bytes.as_ptr() == given.as_ptr())?;
+        let mut ends = burst.ends.iter();
+        ends.find(|(of, _)| *of == at).map(|(_, end)| *end)
     }
 
     /// The viewers have been written to: how long, in seconds, what they were written took
@@ -98,7 +180,7 @@ impl LocalChannel {
     /// come from the future took no time.
     pub(crate) fn delay(&self) -> Option<f64> {
         let since = self.ingest_micros.replace(0);
-        let micros = crate::publish::wall_micros().saturating_sub(since);
+        let micros = wall_micros().saturating_sub(since);
         // Fractions of a microsecond are not measured, and a float holds centuries of them.
         #[allow(clippy::cast_precision_loss, reason = "see above")]
         let seconds = micros as f64 / 1e6;
@@ -136,6 +218,7 @@ impl LocalChannel {
         store.backlog.end();
         store.images = Images::default();
         store.bursts.clear();
+        store.traced = Marks::new();
     }
 
     /// Whether what one viewer is given is likely to be given to another too.
@@ -212,6 +295,32 @@ impl Viewer {
         self.paused = paused;
     }
 
+    /// Whether it is there for a frame at this place that comes.
+    pub(crate) fn awaits(&self, at: Position) -> bool {
+        let next = self.view.cursor().next();
+        !self.paused && self.view.wants_video() && next.is_none_or(|next| next <= at)
+    }
+
+    /// Where it stands.
+    pub(crate) fn next_position(&self) -> Option<Position> {
+        self.view.cursor().next()
+    }
+
+    /// How many frames it has still to read.
+    pub(crate) fn lag(&self) -> u64 {
+        self.view.lag(&self.channel.store.borrow().backlog).frames
+    }
+
+    /// Where a traced frame ends in what it was given last; `None` if that does not hold it.
+    pub(crate) fn end_of(&self, at: Position, given: &Bytes) -> Option<usize> {
+        let behind = Position {
+            seq: at.seq + 1,
+            ..at
+        };
+        let alone = || (self.next_position() == Some(behind)).then_some(given.len());
+        self.channel.end_of(at, given).or_else(alone)
+    }
+
     /// The next bytes for this viewer, for chunks of `chunk_size` bytes.
     pub(crate) fn next(&mut self, chunk_size: u32) -> Next<Bytes> {
         if !self.may_read() {
@@ -222,6 +331,7 @@ impl Viewer {
             backlog,
             images,
             bursts,
+            traced,
         } = &mut *store;
         let shape = Shape {
             stream: self.stream,
@@ -236,7 +346,7 @@ impl Viewer {
                 return Next::Media(burst.bytes.clone());
             }
             if bursts.len() < BURSTS
-                && let Some(burst) = Burst::build(&self.view, backlog, shape)
+                && let Some(burst) = Burst::build(&self.view, backlog, shape, traced)
             {
                 self.view = burst.after.clone();
                 let bytes = burst.bytes.clone();
@@ -358,6 +468,8 @@ struct Burst {
     before: View,
     after: View,
     bytes: Bytes,
+    /// Where the frames end in it that viewers are watched for.
+    ends: Vec<(Position, usize)>,
 }
 
 /// Bursts kept between two changes of a backlog. The usual case needs one; who joins
@@ -369,8 +481,9 @@ const BURST_BYTES: usize = 128 * 1024;
 
 impl Burst {
     /// Frames from where `view` stands; `None` when something else than a frame is next.
-    fn build(view: &View, backlog: &Backlog, shape: Shape) -> Option<Self> {
+    fn build(view: &View, backlog: &Backlog, shape: Shape, traced: &Marks<()>) -> Option<Self> {
         let mut out = BytesMut::new();
+        let mut ends = Vec::new();
         let mut after = view.clone();
         let mut reader = view.clone();
         while out.len() < BURST_BYTES
@@ -378,12 +491,16 @@ impl Burst {
         {
             draw(&item.frame, item.frame.time, shape, &mut out);
             after = reader.clone();
+            if !traced.is_empty() && traced.get(item.at).is_some() {
+                ends.push((item.at, out.len()));
+            }
         }
         (!out.is_empty()).then(|| Self {
             shape,
             before: view.clone(),
             after,
             bytes: out.freeze(),
+            ends,
         })
     }
 }

@@ -6,24 +6,20 @@
 //! credit; when the origin does not take it, the publisher's socket is not read, and TCP
 //! slows the encoder.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Instant;
 
 use fabric::Credit;
-use media::{Backlog, Cursor, Read};
-use model::{Epoch, Frame, Position, StreamKey};
+use media::{Backlog, Cursor, Marks, Read};
+use model::{Class, Epoch, Frame, Position, StreamKey};
+use node::telemetry::frames::wall_micros;
 use node::telemetry::{Kind, Phase, SpanPlace};
 use tracing::{debug, info};
 
+use crate::follow::{Arrived, Asked, Chooser, Departure, Leaving};
 use crate::limits::{REPLAY_BYTES, REPLAY_TIME_MS, UPLINK_LAG_MAX};
 use crate::link::{Command, Grant, LinkId};
 use crate::shard::PublicationId;
-
-/// Microseconds since 1970, as this machine's clock has it.
-pub(crate) fn wall_micros() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(0))
-}
 
 /// An accepted publish.
 pub(crate) struct Uplink {
@@ -44,6 +40,9 @@ pub(crate) struct Uplink {
     detached_since: Option<Instant>,
     /// When the oldest unsent frame was read.
     ingest_micros: u64,
+    /// Which frames are traced, and those among the replay's that are.
+    chooser: Chooser,
+    traced: Marks<Arc<Departure>>,
 }
 
 struct Attached {
@@ -57,6 +56,7 @@ impl Uplink {
         publication: PublicationId,
         key: StreamKey,
         span: Option<SpanPlace>,
+        chooser: Chooser,
         grant: Grant,
     ) -> Self {
         let credit = Credit::new(grant.credit);
@@ -69,7 +69,7 @@ impl Uplink {
                 seq: 0,
             }),
             attached: Some(Attached { grant, credit }),
-            ..Self::standby(publication, key, span)
+            ..Self::standby(publication, key, span, chooser)
         }
     }
 
@@ -79,6 +79,7 @@ impl Uplink {
         publication: PublicationId,
         key: StreamKey,
         span: Option<SpanPlace>,
+        chooser: Chooser,
     ) -> Self {
         Self {
             publication,
@@ -95,6 +96,8 @@ impl Uplink {
             attached: None,
             detached_since: None,
             ingest_micros: 0,
+            chooser,
+            traced: Marks::new(),
         }
     }
 
@@ -108,6 +111,8 @@ impl Uplink {
         let mut cursor = Cursor::join();
         self.epoch = epoch;
         self.next = 0;
+        self.chooser.owner_changes();
+        self.traced = Marks::new();
         loop {
             let frame = match old.read(&mut cursor) {
                 // What was in force is what a new publish begins with.
@@ -162,15 +167,55 @@ impl Uplink {
         self.attached.is_none() || self.unsent < UPLINK_LAG_MAX
     }
 
-    /// Takes a frame.
-    pub(crate) fn push(&mut self, frame: Frame) {
+    /// Takes a frame whose first byte was read then, if that is known: microseconds since 1970,
+    /// or 0.
+    pub(crate) fn push(&mut self, frame: Frame, read_micros: u64) {
         if self.unsent == 0 {
             self.ingest_micros = wall_micros();
         }
-        self.unsent += frame.payload.len() as u64;
+        let bytes = frame.payload.len();
+        self.unsent += bytes as u64;
         self.frames += 1;
-        self.bytes += frame.payload.len() as u64;
-        self.next = self.replay.append(self.epoch, frame).seq + 1;
+        self.bytes += bytes as u64;
+        let chosen = frame.class == Class::Key && self.chooser.chooses();
+        let at = self.replay.append(self.epoch, frame);
+        self.next = at.seq + 1;
+        if chosen {
+            self.trace(at, bytes, read_micros);
+        }
+    }
+
+    fn trace(&mut self, at: Position, bytes: usize, read_micros: u64) {
+        let accepted_micros = wall_micros();
+        let frame = Arrived {
+            key: &self.key,
+            at,
+            bytes,
+            read_micros: match read_micros {
+                0 => accepted_micros,
+                known => known,
+            },
+            accepted_micros,
+        };
+        self.traced.forget_before(self.replay.tail());
+        if let Some(departure) = self.chooser.begin(&frame, self.span) {
+            self.traced.note(at, Arc::new(departure));
+        }
+    }
+
+    /// An operator wants to see its next key frames. Says whether it may.
+    pub(crate) fn ask_for_traces(&mut self, asked: Asked) -> bool {
+        self.chooser.ask(asked)
+    }
+
+    /// Whether frames of it may be traced.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.chooser.is_watching()
+    }
+
+    /// What it is called.
+    pub(crate) fn key(&self) -> &StreamKey {
+        &self.key
     }
 
     /// Sends what the credit allows.
@@ -179,12 +224,24 @@ impl Uplink {
             return;
         };
         let mut frames = Vec::new();
+        let mut traced = Vec::new();
         let mut bytes = 0;
         while attached.credit.is_open() {
             let id = attached.grant.wire_id;
             let wire = match self.replay.read(&mut self.cursor) {
                 Read::InForce { frame, at, .. } => fabric::convert::in_force(id, at.seq, frame),
-                Read::Frame(frame) => fabric::convert::sequenced(id, frame),
+                Read::Frame(frame) => {
+                    if !self.traced.is_empty()
+                        && let Some(departure) = self.traced.get(frame.at)
+                    {
+                        traced.push(Leaving {
+                            id,
+                            seq: frame.at.seq,
+                            departure: departure.clone(),
+                        });
+                    }
+                    fabric::convert::sequenced(id, frame)
+                }
                 Read::Skipped { frames } => {
                     debug!(stream = %self.key, frames, "the replay did not reach back far enough");
                     continue;
@@ -203,20 +260,19 @@ impl Uplink {
             // One message never carries much more than one frame may have, however much
             // was read at once.
             if bytes >= fabric::BATCH_BYTES || frames.len() >= fabric::BATCH_FRAMES_MAX {
-                let frames = std::mem::take(&mut frames);
-                let ingest_micros = self.ingest_micros;
                 attached.grant.link.send(Command::Frames {
-                    frames,
-                    ingest_micros,
+                    frames: std::mem::take(&mut frames),
+                    ingest_micros: self.ingest_micros,
+                    traced: std::mem::take(&mut traced),
                 });
                 bytes = 0;
             }
         }
         if !frames.is_empty() {
-            let ingest_micros = self.ingest_micros;
             attached.grant.link.send(Command::Frames {
                 frames,
-                ingest_micros,
+                ingest_micros: self.ingest_micros,
+                traced,
             });
         }
     }
@@ -241,6 +297,7 @@ impl Uplink {
         if let Some(old) = self.attached.take() {
             old.grant.decline(true);
         }
+        self.chooser.owner_changes();
         if let Some(since) = self.detached_since.take() {
             info!(stream = %self.key, pause_ms = since.elapsed().as_millis(), "publish re-attached");
         }
@@ -277,6 +334,7 @@ impl Uplink {
             grant.link.send(Command::Frames {
                 frames,
                 ingest_micros: 0,
+                traced: Vec::new(),
             });
         }
     }
@@ -321,11 +379,12 @@ fn replay() -> Backlog {
 mod tests {
     use bytes::Bytes;
     use model::{
-        AppInstance, AppName, Class, FourCc, InstanceName, Kind, MediaTime, Slot, StreamName,
+        AppInstance, AppName, EdgeId, FourCc, InstanceName, Kind, MediaTime, Slot, StreamName,
         VhostName,
     };
 
     use super::*;
+    use crate::follow::Tracing;
 
     fn frame(class: Class, time: u64) -> Frame {
         Frame {
@@ -347,7 +406,12 @@ mod tests {
         };
         let name = StreamName::new("a").unwrap();
         let key = StreamKey { at, name };
-        let mut uplink = Uplink::standby(PublicationId(1), key, None);
+        let tracing = Tracing {
+            edge: EdgeId::new("edge-0").unwrap(),
+            every: 0,
+        };
+        let chooser = Chooser::new(tracing, PublicationId(1));
+        let mut uplink = Uplink::standby(PublicationId(1), key, None, chooser);
         for (class, time) in [
             (Class::Config, 0),
             (Class::Key, 0),
@@ -355,7 +419,7 @@ mod tests {
             (Class::Key, 80),
             (Class::Delta, 120),
         ] {
-            uplink.push(frame(class, time));
+            uplink.push(frame(class, time), 0);
         }
         uplink.pump();
         uplink.incarnate(Epoch(7), Instant::now());
@@ -376,7 +440,7 @@ mod tests {
             kept,
             [(Class::Config, 80), (Class::Key, 80), (Class::Delta, 120)]
         );
-        uplink.push(frame(Class::Delta, 160));
+        uplink.push(frame(Class::Delta, 160), 0);
         assert_eq!(uplink.position(), (Epoch(7), 4));
     }
 }

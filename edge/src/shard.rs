@@ -28,6 +28,7 @@ use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId};
 use crate::connection::{self, Connection};
 use crate::datagram::{Door, Guest};
+use crate::follow::{Chooser, Tracing};
 use crate::limits::{INBOX_BATCH, STRAYS_MAX};
 use crate::metrics::{Counts, Figures};
 use crate::peers;
@@ -65,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) trace_clients: bool,
     /// What is counted.
     pub(crate) figures: Figures,
+    /// Which frames are traced.
+    pub(crate) tracing: Tracing,
 }
 
 /// A number of this edge begins with its shard's; so many bits are the shard's own.
@@ -217,6 +220,9 @@ impl Shard {
                     return true;
                 }
                 channel.flush_at.set(None);
+                if channel.is_to_be_followed() {
+                    channel.follow(self.handle.index, &self.settings.tracing);
+                }
                 self.walk(channel, |viewer| viewer.pump_from_walk(&self));
                 if let Some(delay) = channel.delay() {
                     self.counts.delivery.observe(delay);
@@ -264,13 +270,14 @@ impl Shard {
             ToShard::Media {
                 channel,
                 items,
+                traced,
                 ingest_micros,
                 credit: _credit,
             } => {
                 let Some(local) = self.joined.borrow().get(&channel).cloned() else {
                     return;
                 };
-                local.push(&items, ingest_micros);
+                local.push(&items, traced, ingest_micros);
                 if local.flush_at.get().is_none() {
                     local
                         .flush_at
@@ -363,6 +370,18 @@ impl Shard {
             ToShard::Count(answer) => {
                 self.counts.flush();
                 let _ = answer.send(self.standing());
+            }
+            ToShard::Trace {
+                stream,
+                asked,
+                answer,
+            } => {
+                let clients = self.connections.borrow();
+                let taken = clients
+                    .values()
+                    .filter(|client| client.trace(&stream, &asked))
+                    .count();
+                let _ = answer.send(taken > 0);
             }
             ToShard::Drain => {
                 self.draining.set(true);
@@ -495,6 +514,11 @@ impl Shard {
         let next = self.next.get() + 1;
         self.next.set(next);
         (self.handle.index as u64) << NUMBER_BITS | next
+    }
+
+    /// Chooses which frames of a publication are traced.
+    pub(crate) fn chooser(&self, publication: PublicationId) -> Chooser {
+        Chooser::new(self.settings.tracing.clone(), publication)
     }
 
     /// A new publication's number.

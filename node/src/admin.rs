@@ -5,6 +5,7 @@
 //! | `POST /drain` | 202; the node stops taking new work, as on SIGTERM |
 //! | `GET /drain` | `{"draining":true,"left":12}`: whether it drains, and how much is left |
 //! | `GET /status` | what the role says of itself, as JSON |
+//! | `POST /trace/live/a?frames=3` | follows the next key frames of a stream that is published at this edge; `{"stream":"live/a","traces":["…"]}` when they have come |
 //!
 //! Without a token it serves the loopback only, and refuses what a browser sends on behalf of a
 //! page; [`Settings::validate`] sees to the former. With one, every request must bear it:
@@ -19,10 +20,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Invalid, Secret, Validate};
@@ -79,6 +80,25 @@ pub enum Error {
 /// What a role says of itself, as JSON.
 pub type Status = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String> + Send>> + Send + Sync>;
 
+/// Follows the next so many key frames of a stream through the cluster, and gives the numbers of
+/// their traces, as JSON.
+pub type Follow = Arc<
+    dyn Fn(String, u32) -> Pin<Box<dyn Future<Output = Result<String, NotFollowed>> + Send>>
+        + Send
+        + Sync,
+>;
+
+/// Why no frame of a stream is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotFollowed {
+    /// This cannot be asked here, or not so.
+    Wrong(String),
+    /// Nobody publishes the stream here.
+    Unknown(String),
+    /// No key frame came.
+    Late(String),
+}
+
 /// How much work a role has left.
 pub type Left = Arc<dyn Fn() -> usize + Send + Sync>;
 
@@ -91,6 +111,8 @@ pub struct Admin {
     pub left: Left,
     /// What `GET /status` says.
     pub status: Status,
+    /// What `POST /trace` does, where streams are published.
+    pub follow: Option<Follow>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -121,6 +143,7 @@ impl Admin {
             drain,
             left,
             status,
+            follow,
         } = self;
         let started = drain.clone();
         let start = move || {
@@ -137,8 +160,13 @@ impl Admin {
             let told = status();
             async move { json(told.await) }
         };
+        let trace = move |request: Request| {
+            let follow = follow.clone();
+            async move { followed(follow, request.uri()).await }
+        };
         let token = Arc::new(token);
         Router::new()
+            .route("/trace/{*stream}", post(trace))
             .route("/drain", get(look).post(start))
             .route("/status", get(tell))
             .layer(from_fn(move |request: Request, next: Next| {
@@ -151,6 +179,51 @@ impl Admin {
                 }
             }))
     }
+}
+
+async fn followed(follow: Option<Follow>, uri: &Uri) -> Response {
+    let asked = asked(uri).map_err(NotFollowed::Wrong);
+    let told = match (follow, asked) {
+        (Some(follow), Ok((stream, frames))) => follow(stream, frames).await,
+        (None, Ok(_)) => {
+            let why = "frames are traced from the edge where they are published";
+            Err(NotFollowed::Wrong(why.into()))
+        }
+        (_, Err(wrong)) => Err(wrong),
+    };
+    match told {
+        Ok(told) => json(told),
+        Err(NotFollowed::Wrong(why)) => (StatusCode::BAD_REQUEST, why + "\n").into_response(),
+        Err(NotFollowed::Unknown(why)) => (StatusCode::NOT_FOUND, why + "\n").into_response(),
+        Err(NotFollowed::Late(why)) => (StatusCode::GATEWAY_TIMEOUT, why + "\n").into_response(),
+    }
+}
+
+/// The stream of a path, and how many of its frames are asked for.
+fn asked(uri: &Uri) -> Result<(String, u32), String> {
+    let path = uri.path().strip_prefix("/trace/").unwrap_or_default();
+    let mut rest = path.bytes();
+    let mut stream = Vec::with_capacity(path.len());
+    while let Some(byte) = rest.next() {
+        stream.push(match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let value = digit().zip(digit()).map(|(high, low)| high * 16 + low);
+                let value = value.and_then(|value| u8::try_from(value).ok());
+                value.ok_or("a % has no two digits behind it")?
+            }
+            other => other,
+        });
+    }
+    let stream = String::from_utf8(stream).map_err(|_| "the stream's name is no UTF-8")?;
+    let frames = match uri.query() {
+        None => 1,
+        Some(query) => query
+            .strip_prefix("frames=")
+            .and_then(|frames| frames.parse().ok())
+            .ok_or("expected ?frames=NUMBER")?,
+    };
+    Ok((stream, frames))
 }
 
 /// Reads a token. The line's end that editors leave does not belong to it.
@@ -214,7 +287,42 @@ mod tests {
             drain: drain.clone(),
             left: Arc::new(|| 3),
             status: Arc::new(|| Box::pin(std::future::ready("{}\n".to_owned()))),
+            follow: Some(Arc::new(|stream, frames| {
+                let told = match frames {
+                    0 => Err(NotFollowed::Unknown(stream)),
+                    frames => Ok(format!("{stream} {frames}")),
+                };
+                Box::pin(std::future::ready(told))
+            })),
         }
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_by_its_path() {
+        let asked = |text: &'static str| asked(&Uri::from_static(text));
+        assert_eq!(asked("/trace/live/a"), Ok(("live/a".into(), 1)));
+        let (named, count) = asked("/trace/live/%D0%BA%20b?frames=7").unwrap();
+        assert_eq!((named.as_str(), count), ("live/к b", 7));
+        for broken in [
+            "/trace/a%2",
+            "/trace/a%FF",
+            "/trace/a?frames=",
+            "/trace/a?n=1",
+        ] {
+            assert!(asked(broken).is_err(), "{broken}");
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_followed_for_who_may() {
+        let router = admin(&Drain::new()).router(Some(Secret::new("open")));
+        assert_eq!(ask(&router, "POST", "/trace/live/a", &[]).await, 401);
+        let bearing = &[("authorization", "Bearer open")];
+        let path = "/trace/live/a?frames=2";
+        assert_eq!(ask(&router, "POST", path, bearing).await, 200);
+        assert_eq!(ask(&router, "GET", path, bearing).await, 405);
+        let none = "/trace/live/a?frames=0";
+        assert_eq!(ask(&router, "POST", none, bearing).await, 404);
     }
 
     async fn ask(router: &Router, method: &str, path: &str, with: &[(&str, &str)]) -> StatusCode {

@@ -9,9 +9,10 @@
 //! * A [`Phase`] is a span without a task around it, with times of its own. What is done for
 //!   clients is told in phases: a trace is looked at while the stream is live, and a span that
 //!   has not ended is not there.
+//! * [`frames`] makes the spans of single media frames, from times that were measured before.
 //!
-//! A span costs about two microseconds when it is exported. Spans belong to requests, never to
-//! media messages.
+//! A span costs about two microseconds when it is exported. Spans belong to requests, and to the
+//! few media frames that somebody chose to follow.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -24,6 +25,7 @@
 
 mod context;
 mod export;
+pub mod frames;
 mod phase;
 
 use std::time::Duration;
@@ -107,6 +109,10 @@ pub struct Trace {
     /// Whether clients may say which trace their requests belong to. Whoever may decides that
     /// these are exported, so it is nothing for an edge that strangers reach.
     pub clients: bool,
+    /// An edge traces one in so many key frames of each stream that is published there, on its
+    /// way to the viewers; 0 is none of them, but those that an operator asks for. `sample`
+    /// does not thin them out. It means nothing to an origin.
+    pub frames: u32,
 }
 
 impl Default for Trace {
@@ -115,6 +121,7 @@ impl Default for Trace {
             endpoint: None,
             sample: 1.0,
             clients: false,
+            frames: 0,
         }
     }
 }

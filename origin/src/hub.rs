@@ -14,6 +14,7 @@ use fabric::v1::{self, to_edge::Body};
 use fabric::{Arrival, LinkError};
 use ledger::effect::StreamState;
 use model::{EdgeId, Epoch, LogIndex, Position, StreamKey};
+use node::telemetry::frames::Passing;
 use tokio::sync::Notify;
 
 use crate::counters::Counters;
@@ -186,6 +187,12 @@ impl Hub {
         lock(&self.loads).insert(link, (edge.clone(), load));
     }
 
+    /// Whose link it is, if that edge has said how much it has to do.
+    #[must_use]
+    pub fn edge_of(&self, link: LinkId) -> Option<EdgeId> {
+        lock(&self.loads).get(&link).map(|(edge, _)| edge.clone())
+    }
+
     /// The edges that have a link here, in the order of their names, and how much each has to
     /// do as far as it has said.
     #[must_use]
@@ -348,6 +355,11 @@ impl Hub {
             }
             stream.append(by, frames, ingest_micros)
         })
+    }
+
+    /// A frame that a publication is about to bring is traced, see [`Stream::trace`].
+    pub fn trace(&self, cell: &Cell, by: OnLink, seq: u64, passing: Passing) -> Option<Epoch> {
+        lock(&cell.stream).trace(by, seq, passing)
     }
 
     /// Whether a publication still holds its name.

@@ -328,6 +328,7 @@ impl Origin {
                 let (hub, desk) = (Arc::clone(&hub), desk.clone());
                 Box::pin(async move { status::told(&desk, &hub).await })
             }),
+            follow: None,
         }
     }
 

@@ -30,6 +30,7 @@ use fabric::v1::source::State;
 use fabric::{Arrival, Credit};
 use model::{EdgeLife, Epoch, Frame, Position, Sequenced};
 use node::telemetry::SpanPlace;
+use node::telemetry::frames::Passing;
 
 use incarnation::{End, Incarnation};
 use subscriber::{Place, Subscriber, Told};
@@ -93,6 +94,10 @@ pub trait Sink {
     /// The next frame and when its batch was received from the publisher, in
     /// microseconds since 1970 or 0.
     fn frame(&mut self, id: u32, frame: &Sequenced, ingest_micros: u64);
+    /// The frame that was given last is traced; the subscriber has so many behind it to read.
+    fn traced(&mut self, id: u32, frame: &Sequenced, passing: &Passing, behind: u64) {
+        let _not_wanted = (id, frame, passing, behind);
+    }
     /// So many frames were lost because the subscriber lagged.
     fn skipped(&mut self, id: u32, frames: u64);
 }
@@ -316,6 +321,18 @@ impl Stream {
         let taken = incarnation.append(frames, ingest_micros);
         self.wake_all();
         Ok(taken)
+    }
+
+    /// The frame with this number, which a publication is about to bring, is traced. Says in
+    /// which epoch it is; `None` if the publication does not hold the stream.
+    pub fn trace(&mut self, by: OnLink, seq: u64, passing: Passing) -> Option<Epoch> {
+        if !self.is_held_by(by) {
+            return None;
+        }
+        let incarnation = self.incarnations.back_mut()?;
+        let epoch = incarnation.epoch;
+        incarnation.traced.note(Position { epoch, seq }, passing);
+        Some(epoch)
     }
 
     /// Forgets the past: the frames, not what is in force. Readers who have everything go on,

@@ -355,6 +355,7 @@ async fn a_hostile_edge_is_told_what_was_wrong_and_disturbs_nobody() {
         Body::Frames(v1::Frames {
             frames,
             ingest_micros: 0,
+            traces: Vec::new(),
         })
     };
     let granted = v1::Resume {

@@ -11,7 +11,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
-use super::peer::{Kind, Peer, this_program};
+use super::observed;
+use super::peer::{Kind, Peer, Watched, this_program};
 use super::publisher::{Log, publish};
 use super::report::{Row, Spread, table};
 use super::{usage, wall_micros};
@@ -26,7 +27,7 @@ use crate::exit::{self, Failure};
 pub(crate) struct Flags {
     /// How many players.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=19_000))]
-    players: u32,
+    pub(super) players: u32,
     /// Which other servers to measure beside ours.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "none")]
     against: Vec<Other>,
@@ -40,22 +41,29 @@ pub(crate) struct Flags {
         value_delimiter = ',',
         default_value = "0,40,350"
     )]
-    coalesce: Vec<u64>,
+    pub(super) coalesce: Vec<u64>,
     /// How long to measure each.
     #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(2..=3600))]
-    seconds: u64,
+    pub(super) seconds: u64,
     /// Bits per second of the stream; k and M are understood.
     #[arg(long, default_value = "2500k", value_parser = bit_rate)]
-    bitrate: u64,
+    pub(super) bitrate: u64,
     /// Also measure how many players can connect, play and leave in a second.
     #[arg(long)]
     join_rate: bool,
     /// Threads of our edge that hold connections; 0 takes one per core.
     #[arg(long, default_value_t = 0)]
-    shards: u16,
+    pub(super) shards: u16,
     /// How many players are started in a second.
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..))]
     ramp: u32,
+    /// Measure what tracing costs instead: 0 is no export, N is one in N key frames. Each is
+    /// measured without and with a scrape of the metrics every second.
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub(super) frame_traces: Vec<u32>,
+    /// How often each of them is measured, in turns.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) rounds: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -86,6 +94,9 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
 }
 
 async fn run(flags: &Flags) -> Result<(), Failure> {
+    if !flags.frame_traces.is_empty() {
+        return observed::run(flags).await;
+    }
     let plan = plan(flags)?;
     print(&format!(
         "{} players, {} kbit/s, {} s each; prompt readers (epoll, one thread); 1 publisher\n\
@@ -120,6 +131,7 @@ fn plan(flags: &Flags) -> Result<Vec<Kind>, Failure> {
         plan.push(Kind::Ours {
             coalesce_ms,
             shards: flags.shards,
+            watched: Watched::default(),
         });
     }
     for other in &flags.against {
@@ -139,7 +151,8 @@ fn plan(flags: &Flags) -> Result<Vec<Kind>, Failure> {
     Ok(plan)
 }
 
-async fn measure(flags: &Flags, kind: &Kind) -> Result<Row, Failure> {
+/// Measures one server.
+pub(super) async fn measure(flags: &Flags, kind: &Kind) -> Result<Row, Failure> {
     let peer = Peer::start(kind, flags.bitrate).await?;
     let target: Target = format!("rtmp://{}/live/bench", peer.addr)
         .parse()
@@ -153,6 +166,7 @@ async fn measure(flags: &Flags, kind: &Kind) -> Result<Row, Failure> {
     };
     let row = tokio::select! {
         row = watch(flags, kind, &peer, &log) => row,
+        never = observed::scrape(kind, &peer) => match never {},
         failed = publishing => match failed {
             Ok(never) => never,
             Err(error) => Err(Failure::Client(error)),
@@ -377,7 +391,7 @@ pub(super) fn bit_rate(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "a bit rate from 200k to 100M is needed".to_owned())
 }
 
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     // Who closes our output does not want the figures.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

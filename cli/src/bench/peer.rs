@@ -15,6 +15,9 @@ use tokio::time::timeout;
 
 use crate::exit::Failure;
 
+/// Where traces go, by the standard of OpenTelemetry.
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -22,13 +25,26 @@ const PATIENCE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// One origin and one edge, joined by gRPC, in one process.
-    Ours { coalesce_ms: u64, shards: u16 },
+    Ours {
+        coalesce_ms: u64,
+        shards: u16,
+        watched: Watched,
+    },
     /// The bare loop.
     Floor { coalesce_ms: u64 },
     /// nginx with its rtmp module, one worker, as the module is set up by default.
     Nginx,
     /// SRS with its defaults.
     Srs { program: PathBuf },
+}
+
+/// How ours is observed while it is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Watched {
+    /// One in so many key frames is traced, and traces go there. Without, nothing is exported.
+    pub traces: Option<(u32, SocketAddr)>,
+    /// It is scraped every second.
+    pub scraped: bool,
 }
 
 impl Kind {
@@ -60,6 +76,8 @@ impl Kind {
 /// A running server. It is killed when this is dropped.
 pub(super) struct Peer {
     pub addr: SocketAddr,
+    /// Where ours is scraped.
+    pub http: Option<SocketAddr>,
     pub pid: u32,
     child: Child,
     /// Configuration and logs, for as long as it runs.
@@ -73,12 +91,25 @@ impl Peer {
             Kind::Ours {
                 coalesce_ms,
                 shards,
+                watched,
             } => {
                 let mut command = Command::new(this_program()?);
                 command.args(["dev", "--origins", "1", "--edges", "1", "--rtmp-port", "0"]);
                 command.args(["--rtmps-port", "0", "--http-port", "0"]);
                 command.args(["--coalesce-ms", &coalesce_ms.to_string()]);
                 command.args(["--shards", &shards.to_string()]);
+                for name in ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER"] {
+                    command.env_remove(name);
+                }
+                match watched.traces {
+                    Some((every, to)) => {
+                        command.args(["--trace-frames", &every.to_string()]);
+                        command.env(ENDPOINT, format!("http://{to}"));
+                    }
+                    None => {
+                        command.env_remove(ENDPOINT);
+                    }
+                }
                 Self::announced(command, "rtmp").await
             }
             Kind::Floor { coalesce_ms } => {
@@ -110,6 +141,10 @@ impl Peer {
 
     /// One that says on standard output where it listens for `what`.
     pub(super) async fn announced(mut command: Command, what: &str) -> Result<Self, Failure> {
+        let is_ours = command
+            .as_std()
+            .get_args()
+            .any(|argument| argument == "dev");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -118,24 +153,31 @@ impl Peer {
         let stdout = child.stdout.take();
         let wait = async {
             let mut lines = BufReader::new(stdout?).lines();
-            let addr = loop {
+            let mut http = None;
+            let mut addr = None;
+            // Ours says last where it is asked for its health.
+            while addr.is_none() || (what == "rtmp" && is_ours && http.is_none()) {
                 let line = lines.next_line().await.ok()??;
                 match Listening::parse(&line) {
                     Some(listening) if listening.what == what => {
-                        break listening.addr.parse().ok()?;
+                        addr = Some(listening.addr.parse().ok()?);
+                    }
+                    Some(listening) if listening.what == "http" => {
+                        http = listening.addr.parse().ok();
                     }
                     Some(_) | None => {}
                 }
-            };
+            }
             // What it says later must not fill the pipe.
             tokio::task::spawn_local(
                 async move { while let Ok(Some(_)) = lines.next_line().await {} },
             );
-            Some(addr)
+            Some((addr?, http))
         };
-        let addr = timeout(PATIENCE, wait).await.ok().flatten();
-        let addr = addr.ok_or_else(|| here("the server does not listen", timed_out()))?;
-        Self::of(child, addr, None)
+        let found = timeout(PATIENCE, wait).await.ok().flatten();
+        let (addr, http) = found.ok_or_else(|| here("the server does not listen", timed_out()))?;
+        let peer = Self::of(child, addr, None)?;
+        Ok(Self { http, ..peer })
     }
 
     /// One that is told by its arguments where to listen, and does so within a moment.
@@ -190,6 +232,7 @@ impl Peer {
             .ok_or_else(|| here("the server has ended", timed_out()))?;
         Ok(Self {
             addr,
+            http: None,
             pid,
             child,
             _folder: folder,

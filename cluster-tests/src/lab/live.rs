@@ -31,7 +31,7 @@ const SET_DATA_FRAME: &str = "@setDataFrame";
 /// A publisher in a thread of its own.
 #[derive(Debug)]
 pub struct Live {
-    sent: Arc<Mutex<Vec<Message>>>,
+    sent: Arc<Mutex<Vec<(Instant, Message)>>>,
     leave: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -95,6 +95,12 @@ impl Live {
 
     /// What was sent so far, as a viewer is to get it.
     pub fn sent(&self) -> Vec<Message> {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.iter().map(|(_, message)| message.clone()).collect()
+    }
+
+    /// As [`Self::sent`], with the moments when the socket was about to be given each.
+    pub fn sent_when(&self) -> Vec<(Instant, Message)> {
         self.sent
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -107,7 +113,7 @@ impl Live {
         sent.iter()
             .rev()
             .take(count)
-            .any(|sent| sent.body == message.body)
+            .any(|(_, sent)| sent.body == message.body)
     }
 
     /// How much was sent so far.
@@ -357,7 +363,7 @@ fn publish(
     mut raw: Raw,
     stream: u32,
     pace: Pace,
-    sent: &Mutex<Vec<Message>>,
+    sent: &Mutex<Vec<(Instant, Message)>>,
     leave: &AtomicBool,
 ) -> io::Result<()> {
     let mut dice = 0x9e37_79b9_7f4a_7c15_u64;
@@ -366,7 +372,7 @@ fn publish(
         let (kind, time) = (message.kind, message.time);
         sent.lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(message);
+            .push((Instant::now(), message));
         raw.send(kind, stream, time, as_sent)
     };
     let started = Instant::now();

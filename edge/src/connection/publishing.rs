@@ -4,13 +4,14 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use fabric::v1::refused::Reason;
-use model::Epoch;
+use model::{Epoch, InstanceName, StreamKey};
 use rtmp::{Message, MessageKind, StreamId, UserControl};
 use session::{Notice, Refusal, Reply};
 use tracing::{debug, info};
 
 use super::Connection;
 use super::state::{FULL, Role};
+use crate::follow::Asked;
 use crate::link::{Grant, LinkId};
 use crate::publish::Uplink;
 use crate::shard::{PublicationId, Shard};
@@ -42,7 +43,8 @@ impl Connection {
                 let request = *request;
                 phase.count("selvage.epoch", grant.epoch.0);
                 let span = phase.place();
-                let uplink = Uplink::new(publication, key.clone(), span, grant);
+                let chooser = shard.chooser(publication);
+                let uplink = Uplink::new(publication, key.clone(), span, chooser, grant);
                 state.accept_publish(stream, request, uplink, now);
                 state.settle(self, shard, now);
             }
@@ -151,12 +153,28 @@ impl Connection {
             phase.set("selvage.standby", true);
             info!(client = self.number, stream = %key, "standing by");
             let request = *request;
-            let uplink = Uplink::standby(publication, key.clone(), phase.place());
+            let chooser = shard.chooser(publication);
+            let uplink = Uplink::standby(publication, key.clone(), phase.place(), chooser);
             state.accept_publish(stream, request, uplink, now);
             state.settle(self, shard, now);
         }
         drop(state);
         self.wake.notify_one();
+    }
+
+    /// An operator wants to see frames of a stream, if it is published here. Says whether it is.
+    pub(crate) fn trace(&self, stream: &str, asked: &Asked) -> bool {
+        let mut state = self.state.borrow_mut();
+        let uplinks = state.streams.values_mut().filter_map(|role| match role {
+            Role::Publishing(uplink) if is_called(uplink.key(), stream) => Some(uplink),
+            Role::Publishing(_) | Role::Asking { .. } | Role::Playing(_) => None,
+        });
+        let mut taken = false;
+        for uplink in uplinks {
+            taken |= uplink.ask_for_traces(asked.clone());
+        }
+        state.stamps |= taken;
+        taken
     }
 
     /// The publish begins anew under this epoch.
@@ -188,4 +206,11 @@ impl Connection {
         drop(state);
         self.wake.notify_one();
     }
+}
+
+/// Whether people mean this stream: the instance that every application has is left out by most.
+fn is_called(key: &StreamKey, text: &str) -> bool {
+    let short = || format!("{}/{}", key.at.app, key.name);
+    let usual = key.at.instance == InstanceName::default_instance();
+    key.to_string() == text || (usual && short() == text)
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use model::StreamKey;
 use node::telemetry::Phase;
+use node::telemetry::frames::wall_micros;
 use rtmp::StreamId;
 use session::{
     CloseReason, Event, Notice, Output, PlayStart, Playback, Refusal, Reply, RequestId,
@@ -19,6 +20,7 @@ use super::objects::Objects;
 use super::traces::{CONTEXT, Traces};
 use super::wire::Wire;
 use super::{Connection, admission};
+use crate::follow::Followed;
 use crate::limits::{OUTBOX_HIGH_WATER, OUTBOX_MAX};
 use crate::outbox::Outbox;
 use crate::play::{LocalChannel, Next, Viewer};
@@ -46,6 +48,10 @@ pub(super) struct State {
     pub(super) objects: Objects,
     /// What is told in spans.
     pub(super) traces: Traces,
+    /// The traced frames that it is watched for.
+    pub(super) followed: Followed,
+    /// It publishes frames that may be traced: it is noted when its bytes are read.
+    pub(super) stamps: bool,
     pub(super) ending: Option<Ending>,
     /// Since when.
     pub(super) ended: Option<Instant>,
@@ -90,6 +96,8 @@ impl State {
             challenged: Vec::new(),
             objects: Objects::new(shard.session()),
             traces: Traces::new(shard.settings.trace_clients),
+            followed: Followed::default(),
+            stamps: false,
             ending: None,
             ended: None,
         }
@@ -101,6 +109,13 @@ impl State {
         self.heard = now;
         for (publication, _) in std::mem::take(&mut self.challenged) {
             shard.ask(Ask::Affirm { publication });
+        }
+    }
+
+    /// Bytes have been read: notes when, if somebody may want to know of a frame among them.
+    pub(super) fn stamp(&mut self) {
+        if self.stamps {
+            self.carrier.stamp(wall_micros());
         }
     }
 
@@ -151,6 +166,7 @@ impl State {
         uplink: Uplink,
         now: Instant,
     ) {
+        self.stamps |= uplink.is_watched();
         self.streams
             .insert(stream, Role::Publishing(Box::new(uplink)));
         self.reply(request, Reply::Accept, now);
@@ -259,6 +275,12 @@ impl State {
                     Wire::Chunks(carrier) => match viewer.next(carrier.send_chunk_size()) {
                         Next::Media(image) => {
                             self.traces.media(*stream, &viewer.channel);
+                            if !self.followed.is_empty() {
+                                let lag = (viewer.lag(), self.outbox.len());
+                                let end = |at| viewer.end_of(at, &image);
+                                self.followed
+                                    .read(*stream, viewer.next_position(), lag, end);
+                            }
                             self.outbox.push(image);
                             continue;
                         }
@@ -269,6 +291,14 @@ impl State {
                         Next::Media((frame, time)) => {
                             self.traces.media(*stream, &viewer.channel);
                             flows.write_frame(*stream, &frame, time, Instant::now());
+                            if !self.followed.is_empty() {
+                                let lag = (viewer.lag(), flows.waiting());
+                                let end = |at| viewer.end_of(at, &frame.payload);
+                                self.followed
+                                    .read(*stream, viewer.next_position(), lag, end);
+                                // It is in its flow, which is not followed further.
+                                self.followed.written(usize::MAX);
+                            }
                             continue;
                         }
                         Next::Notice(notice) => Some(notice),
@@ -279,6 +309,9 @@ impl State {
                 let now = Instant::now();
                 if notice == Notice::InsufficientBandwidth {
                     shard.counts.skips.inc();
+                    let lag = (viewer.lag(), self.outbox.len());
+                    self.followed
+                        .read(*stream, viewer.next_position(), lag, |_| None);
                 }
                 if notice == Notice::Complete
                     && let Some(role) = self.streams.remove(stream)
@@ -426,11 +459,18 @@ impl State {
             Event::Frame { stream, frame } => {
                 if let Some(Role::Publishing(uplink)) = self.streams.get_mut(&stream) {
                     shard.counts.frames.inc();
-                    uplink.push(frame);
+                    uplink.push(frame, self.carrier.polled_stamp());
+                    if self.stamps && !uplink.is_watched() {
+                        self.stamps = false;
+                        self.carrier.unstamp();
+                    }
                 }
             }
             Event::Playback { stream, change } => {
                 if let Some(Role::Playing(viewer)) = self.streams.get_mut(&stream) {
+                    if let Playback::Video(_) | Playback::Paused(_) = change {
+                        self.followed.let_go(stream);
+                    }
                     match change {
                         Playback::Audio(wanted) => viewer.receive_audio(wanted),
                         Playback::Video(wanted) => viewer.receive_video(wanted),

@@ -43,6 +43,28 @@ impl Wire {
         }
     }
 
+    /// Bytes are read at this time: microseconds since 1970.
+    pub(super) fn stamp(&mut self, micros: u64) {
+        match self {
+            Self::Chunks(carrier) => carrier.stamp(micros),
+            Self::Flows(_) => {}
+        }
+    }
+
+    /// It is no longer noted when bytes are read.
+    pub(super) fn unstamp(&mut self) {
+        self.stamp(0);
+    }
+
+    /// When the first byte of the last message was read, if that was noted.
+    pub(super) fn polled_stamp(&self) -> u64 {
+        match self {
+            Self::Chunks(carrier) => carrier.polled_stamp(),
+            // Flows bring whole messages.
+            Self::Flows(_) => 0,
+        }
+    }
+
     /// A message for the client.
     pub(super) fn write_message(&mut self, message: &Message) {
         match self {

@@ -5,15 +5,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fabric::convert::owned;
+use fabric::limits::BATCH_TRACES_MAX;
 use fabric::v1::{self, to_edge, to_origin};
 use fabric::{Arrival, Owed};
-use model::{Epoch, OriginId, Position, Sequenced};
+use model::{EdgeId, Epoch, OriginId, Position, Sequenced};
 use node::process::Failure;
+use node::telemetry::frames::{KeyValue, Passing, figure, wall_micros};
 use node::telemetry::{Kind, Phase, SpanPlace};
 use tokio::sync::mpsc;
 
 use super::{COMMAND_BATCH, Command, Grant, LinkEvent, LinkHandle, LinkId, Vacancy};
 use crate::channel::{Channel, Item};
+use crate::follow::Leaving;
 use crate::shard::{PublicationId, ShardHandle, ToShard};
 use crate::traces::Fanout;
 
@@ -55,38 +58,92 @@ fn lock(routes: &Mutex<Routes>) -> std::sync::MutexGuard<'_, Routes> {
     routes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Who is at the two ends of a link.
+pub(super) struct Ends {
+    pub(super) edge: EdgeId,
+    pub(super) origin: OriginId,
+}
+
+/// Frames that leave together.
+#[derive(Default)]
+struct Batch {
+    frames: v1::Frames,
+    bytes: usize,
+    traced: Vec<Leaving>,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.bytes >= fabric::BATCH_BYTES || self.frames.frames.len() >= fabric::BATCH_FRAMES_MAX
+    }
+
+    /// Goes into the transport, before so many commands that wait.
+    async fn leave(
+        &mut self,
+        out: &mpsc::Sender<v1::ToOrigin>,
+        origin: &OriginId,
+        waiting: usize,
+    ) -> Result<(), Failure> {
+        if self.frames.frames.is_empty() {
+            return Ok(());
+        }
+        let place = out.reserve().await?;
+        let Self {
+            mut frames, traced, ..
+        } = std::mem::take(self);
+        if !traced.is_empty() {
+            let now = wall_micros();
+            let leaving = traced.into_iter().take(BATCH_TRACES_MAX);
+            frames.traces.extend(leaving.map(|frame| {
+                let passing = frame.departure.leave(now, origin, waiting);
+                v1::FrameTrace {
+                    id: frame.id,
+                    seq: frame.seq,
+                    traceparent: passing.root.text(),
+                    read_micros: passing.read_micros,
+                    until_micros: passing.until_micros,
+                }
+            }));
+        }
+        place.send(v1::ToOrigin {
+            body: Some(to_origin::Body::Frames(frames)),
+        });
+        Ok(())
+    }
+}
+
 /// Sends commands, joining the frames that are ready into one message.
 pub(super) async fn write(
     inbox: &mut mpsc::UnboundedReceiver<Command>,
     out: &mpsc::Sender<v1::ToOrigin>,
     routes: &Mutex<Routes>,
     commands: &mpsc::UnboundedSender<Command>,
+    ends: &Ends,
 ) -> Result<(), Failure> {
     let mut ready = Vec::with_capacity(COMMAND_BATCH);
     loop {
         if inbox.recv_many(&mut ready, COMMAND_BATCH).await == 0 {
             return Ok(());
         }
-        let mut batch = v1::Frames::default();
-        let mut batch_bytes = 0;
+        let mut batch = Batch::default();
+        let mut left = ready.len();
         for command in ready.drain(..) {
-            let body = match command {
+            left -= 1;
+            match command {
                 Command::Frames {
                     mut frames,
                     ingest_micros,
+                    mut traced,
                 } => {
-                    if batch.frames.is_empty() {
-                        batch.ingest_micros = ingest_micros;
+                    if batch.frames.frames.is_empty() {
+                        batch.frames.ingest_micros = ingest_micros;
                     }
-                    batch_bytes += frames.iter().map(|f| f.payload.len()).sum::<usize>();
-                    batch.frames.append(&mut frames);
-                    if batch_bytes < fabric::BATCH_BYTES
-                        && batch.frames.len() < fabric::BATCH_FRAMES_MAX
-                    {
-                        continue;
+                    batch.bytes += fabric::convert::payload_bytes(&frames);
+                    batch.frames.frames.append(&mut frames);
+                    batch.traced.append(&mut traced);
+                    if batch.is_full() {
+                        batch.leave(out, &ends.origin, left + inbox.len()).await?;
                     }
-                    batch_bytes = 0;
-                    to_origin::Body::Frames(std::mem::take(&mut batch))
                 }
                 other @ (Command::Publish { .. }
                 | Command::Unpublish { .. }
@@ -95,20 +152,13 @@ pub(super) async fn write(
                 | Command::Credit { .. }
                 | Command::Load(_)) => {
                     // Whatever is behind frames stays behind them.
-                    if !batch.frames.is_empty() {
-                        batch_bytes = 0;
-                        let body = to_origin::Body::Frames(std::mem::take(&mut batch));
-                        out.send(v1::ToOrigin { body: Some(body) }).await?;
-                    }
-                    control(other, routes, commands)
+                    batch.leave(out, &ends.origin, left + inbox.len()).await?;
+                    let body = Some(control(other, routes, commands));
+                    out.send(v1::ToOrigin { body }).await?;
                 }
-            };
-            out.send(v1::ToOrigin { body: Some(body) }).await?;
+            }
         }
-        if !batch.frames.is_empty() {
-            let body = to_origin::Body::Frames(batch);
-            out.send(v1::ToOrigin { body: Some(body) }).await?;
-        }
+        batch.leave(out, &ends.origin, inbox.len()).await?;
     }
 }
 
@@ -183,12 +233,15 @@ fn control(
         }
         Command::Credit { id, bytes } => to_origin::Body::Credit(v1::Credit { id, bytes }),
         Command::Load(load) => to_origin::Body::Load(load),
+        // Frames go by way of a batch.
         Command::Frames {
             frames,
             ingest_micros,
+            traced: _,
         } => to_origin::Body::Frames(v1::Frames {
             frames,
             ingest_micros,
+            traces: Vec::new(),
         }),
     }
 }
@@ -197,13 +250,13 @@ fn control(
 pub(super) async fn read(
     incoming: &mut tonic::Streaming<v1::ToEdge>,
     routes: &Mutex<Routes>,
-    (link, origin): (LinkId, &OriginId),
+    (link, ends): (LinkId, &Ends),
     commands: &mpsc::UnboundedSender<Command>,
     events: &mpsc::UnboundedSender<LinkEvent>,
 ) -> Result<(), Failure> {
     while let Some(message) = incoming.message().await? {
         match message.body {
-            Some(to_edge::Body::Frames(frames)) => deliver(frames, routes)?,
+            Some(to_edge::Body::Frames(frames)) => deliver(frames, routes, ends)?,
             Some(to_edge::Body::Credit(v1::Credit { id, bytes })) => {
                 if let Some((publication, shard)) = lock(routes).publications.get(&id) {
                     shard.send(ToShard::Credit {
@@ -290,7 +343,7 @@ pub(super) async fn read(
                         v1::source::State::Published => {
                             subscription.epoch = Epoch(source.epoch);
                             let publish = SpanPlace::parse(source.traceparent.as_bytes());
-                            let told = notify(&source, publish, subscription, origin);
+                            let told = notify(&source, publish, subscription, &ends.origin);
                             let began = Epoch(source.began);
                             channel.published(subscription.epoch, began, publish, told);
                             continue;
@@ -345,10 +398,15 @@ fn notify(
 }
 
 /// Splits a batch by subscription and hands each part to its channel.
-fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
-    let ingest_micros = frames.ingest_micros;
+fn deliver(batch: v1::Frames, routes: &Mutex<Routes>, ends: &Ends) -> Result<(), Failure> {
+    let v1::Frames {
+        frames,
+        ingest_micros,
+        traces,
+    } = batch;
+    let arrived = arrived(traces, frames.len(), ends);
     // The frames of one subscription lie together, as the origin drains them.
-    let mut frames = frames.frames.into_iter().peekable();
+    let mut frames = frames.into_iter().peekable();
     while let Some(id) = frames.peek().map(|frame| frame.id) {
         let route = lock(routes)
             .subscriptions
@@ -372,13 +430,44 @@ fn deliver(frames: v1::Frames, routes: &Mutex<Routes>) -> Result<(), Failure> {
             });
         }
         // What comes for a subscription that we let go has no taker.
-        if let Some((channel, _, debt)) = route {
+        if let Some((channel, epoch, debt)) = route {
             debt.receive(bytes)?;
             let credit: Arc<dyn Send + Sync> = Arc::new(Returned { bytes, debt });
-            channel.push(items, ingest_micros, &credit);
+            let traced = arrived.iter().filter(|(to, ..)| *to == id);
+            let traced = traced.map(|(_, seq, passing)| {
+                let at = Position { epoch, seq: *seq };
+                (at, *passing)
+            });
+            channel.push(items, traced.collect(), ingest_micros, &credit);
         }
     }
     Ok(())
+}
+
+/// The traced frames of a batch that has just arrived: the subscription, the frame's number and
+/// the rest.
+fn arrived(traces: Vec<v1::FrameTrace>, batch: usize, ends: &Ends) -> Vec<(u32, u64, Passing)> {
+    if traces.is_empty() {
+        return Vec::new();
+    }
+    let now = wall_micros();
+    let arrived = traces.into_iter().take(BATCH_TRACES_MAX);
+    let arrived = arrived.filter_map(|trace| {
+        let times = (trace.read_micros, trace.until_micros);
+        let told = fabric::convert::traceparent(&trace.traceparent)?;
+        let mut passing = Passing::received(told, times, now)?;
+        passing.pass(
+            "frame.hop.edge",
+            now,
+            vec![
+                KeyValue::new("selvage.owner", ends.origin.to_string()),
+                KeyValue::new("selvage.edge", ends.edge.to_string()),
+                figure("selvage.batch.frames", batch),
+            ],
+        );
+        Some((trace.id, trace.seq, passing))
+    });
+    arrived.collect()
 }
 
 /// What a subscription has sent and has not got back.

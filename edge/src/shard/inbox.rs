@@ -7,13 +7,15 @@ use fabric::v1::refused::Reason;
 use ledger::replica::{CallId, CallResult, Recipients, SubscriberId};
 use media::Backlog;
 use model::object::ObjectUpdate;
-use model::{Epoch, StreamKey};
+use model::{Epoch, Position, StreamKey};
 use node::telemetry::SpanPlace;
+use node::telemetry::frames::Passing;
 use tokio::sync::{mpsc, oneshot};
 
 use super::PublicationId;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
+use crate::follow::Asked;
 use crate::link::{Grant, LinkId};
 use crate::peers::Introduce;
 use crate::traces::Fanout;
@@ -48,6 +50,8 @@ pub(crate) enum ToShard {
         channel: ChannelId,
         /// The frames.
         items: Arc<[Item]>,
+        /// Those among them that are traced.
+        traced: Vec<(Position, Passing)>,
         /// When the oldest of them came from its publisher: microseconds since 1970, or 0.
         ingest_micros: u64,
         /// Dropped when they are taken.
@@ -146,6 +150,15 @@ pub(crate) enum ToShard {
     Dismiss(SubscriberId),
     /// Somebody scrapes: add up what was counted, and say how the shard stands.
     Count(oneshot::Sender<Standing>),
+    /// An operator wants to see frames of a stream.
+    Trace {
+        /// The stream, as people write it.
+        stream: Arc<str>,
+        /// How many, and where they are told.
+        asked: Asked,
+        /// Whether it is published here.
+        answer: oneshot::Sender<bool>,
+    },
     /// The edge drains: ask clients that can to go elsewhere.
     Drain,
     /// Close every connection with a status, then end.

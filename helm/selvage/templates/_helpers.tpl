@@ -109,7 +109,7 @@ values are floats to it. Takes (list prefix map).
 {{- $values := $root.Values -}}
 log: {{ toJson (pick $values.log "filter" "format") }}
 {{- if $values.tracing.enabled }}
-trace: {{ toJson (dict "endpoint" (include "selvage.traceEndpoint" $root) "sample" $values.tracing.sample "clients" $values.tracing.clients) }}
+trace: {{ toJson (dict "endpoint" (include "selvage.traceEndpoint" $root) "sample" $values.tracing.sample "clients" $values.tracing.clients "frames" (int64 $values.tracing.frames)) }}
 {{- end }}
 {{- end }}
 

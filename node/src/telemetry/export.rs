@@ -7,6 +7,7 @@ use opentelemetry_sdk::trace::{
     BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider,
 };
 
+use super::frames::ChosenFrames;
 use super::{Error, Trace};
 use crate::limits;
 
@@ -106,7 +107,7 @@ pub(super) fn provider(
     let builder = if variable("OTEL_TRACES_SAMPLER").is_some() {
         builder
     } else {
-        let ours = Sampler::TraceIdRatioBased(trace.sample);
+        let ours = ChosenFrames(Sampler::TraceIdRatioBased(trace.sample));
         builder.with_sampler(Sampler::ParentBased(Box::new(ours)))
     };
     Ok((builder.build(), true))

@@ -72,7 +72,13 @@ impl SpanPlace {
         self.sampled.then_some(self)
     }
 
-    fn of(context: &SpanContext) -> Self {
+    /// The trace's number, as backends show it.
+    #[must_use]
+    pub fn trace_id(&self) -> String {
+        self.trace.to_string()
+    }
+
+    pub(super) fn of(context: &SpanContext) -> Self {
         Self {
             trace: context.trace_id(),
             span: context.span_id(),
@@ -80,7 +86,7 @@ impl SpanPlace {
         }
     }
 
-    fn context(self) -> SpanContext {
+    pub(super) fn context(self) -> SpanContext {
         let flags = if self.sampled {
             TraceFlags::SAMPLED
         } else {
@@ -119,6 +125,10 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 pub(super) fn trace_with(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
+}
+
+pub(super) fn tracer() -> Option<&'static SdkTracer> {
+    TRACER.get()
 }
 
 /// Whether traces leave this process: without, nothing that is gathered for one is of use.

@@ -55,7 +55,7 @@ impl Media for Service {
         let session = Session::new(self.id.clone(), Arc::clone(&self.hub), link, outbox.clone());
         // The task ends with the link: the writer's end, whoever drops it, is the outbox's.
         tokio::spawn(read(session, Arc::clone(&outbox), request.into_inner()).instrument(span));
-        let writer = Writer::new(Arc::clone(&self.hub), link, outbox);
+        let writer = Writer::new(self.id.clone(), Arc::clone(&self.hub), link, outbox);
         Ok(Response::new(Box::pin(writer.into_stream())))
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use fabric::Arrival;
-use media::{Backlog, Cursor, Pushed};
+use media::{Backlog, Cursor, Marks, Pushed};
 use model::{Epoch, Position};
 use node::telemetry::SpanPlace;
+use node::telemetry::frames::Passing;
 
 use super::Taken;
 use fabric::convert::owned;
@@ -31,6 +32,8 @@ pub(super) struct Incarnation {
     /// Where the publish stands in a trace.
     pub(super) trace: Option<SpanPlace>,
     pub(super) backlog: Backlog,
+    /// The frames among them that are traced.
+    pub(super) traced: Marks<Passing>,
     /// None while it goes on.
     pub(super) end: Option<End>,
     /// A cursor that saw the backlog when it was empty: for those who watched before.
@@ -59,6 +62,7 @@ impl Incarnation {
             began,
             trace,
             backlog,
+            traced: Marks::new(),
             end: None,
             birth,
             ingest: VecDeque::new(),
@@ -104,6 +108,7 @@ impl Incarnation {
                 }
             }
         }
+        self.traced.forget_before(self.backlog.tail());
         if let Some(first) = first
             && ingest_micros != 0
         {

@@ -123,6 +123,12 @@ impl Subscriber {
                         }
                         Read::Frame(frame) => {
                             sink.frame(id, frame, incarnation.ingest_micros(frame.at.seq));
+                            if !incarnation.traced.is_empty()
+                                && let Some(passing) = incarnation.traced.get(frame.at)
+                            {
+                                let behind = cursor.lag_frames(&incarnation.backlog);
+                                sink.traced(id, frame, passing, behind);
+                            }
                             frame.frame.payload.len()
                         }
                         Read::Skipped { frames } => {

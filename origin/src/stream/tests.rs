@@ -95,6 +95,9 @@ impl Sink for Log {
     fn skipped(&mut self, _: u32, frames: u64) {
         self.0.push(format!("skip:{frames}"));
     }
+    fn traced(&mut self, _: u32, frame: &Sequenced, _: &Passing, behind: u64) {
+        self.0.push(format!("traced:{}+{behind}", frame.at.seq));
+    }
 }
 
 #[derive(Default)]
@@ -149,6 +152,27 @@ fn a_watcher_waits_sees_the_publish_from_its_first_frame_and_its_end_in_order() 
     stream.unsubscribe(watcher);
     assert!(stream.is_idle());
     assert_eq!(stream.bytes(), 0);
+}
+
+#[test]
+fn each_watcher_is_told_which_frames_are_traced_as_long_as_they_are_kept() {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let passing = Passing::received(trace, (1, 2), 3).unwrap();
+    let (mut stream, publisher) = (stream(), at(1, 1));
+    let (near, late) = (at(2, 1), at(2, 2));
+    assert_eq!(stream.trace(publisher, 1, passing), None);
+    stream.publish(publisher, claimed(life("a", 1), 7)).unwrap();
+    subscribe(&mut stream, near, PLENTY);
+    let epoch = stream.trace(publisher, 1, passing);
+    assert_eq!(epoch, Some(Epoch(7)));
+    append(&mut stream, publisher, 0..4);
+    assert_eq!(read(&mut stream, near), "published:7 0 1 traced:1+2 2 3");
+    subscribe(&mut stream, late, PLENTY);
+    assert_eq!(read(&mut stream, late), "published:7 c 1 traced:1+2 2 3");
+    // The publisher of another link does not have a say.
+    assert_eq!(stream.trace(near, 6, passing), None);
+    append(&mut stream, publisher, 4..7);
+    assert_eq!(read(&mut stream, near), "4 5 6");
 }
 
 #[test]

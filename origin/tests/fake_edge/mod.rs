@@ -221,6 +221,7 @@ impl Edge {
         self.say(to_origin::Body::Frames(v1::Frames {
             frames,
             ingest_micros,
+            traces: Vec::new(),
         }))
         .await;
     }

@@ -361,6 +361,7 @@ mod tests {
         let batch = v1::Frames {
             frames: vec![numbered(1, 2, &frame())],
             ingest_micros: 3,
+            traces: Vec::new(),
         };
         let buffer = Bytes::from(batch.encode_to_vec());
         let got = v1::Frames::decode(buffer.clone()).unwrap();

@@ -45,6 +45,10 @@ const _: () = assert!(
 /// a later version may append, and what is longer than this is ignored.
 pub const TRACEPARENT_MAX: usize = 256;
 
+/// Traced frames in one batch; the traces of others end where they came from. A batch rarely
+/// holds two key frames, and a peer that claims to trace every frame is not to fill our exporter.
+pub const BATCH_TRACES_MAX: usize = 64;
+
 /// A payload below this many bytes is copied out of the batch it arrived in. A batch of
 /// 64 KiB is kept as long as one of its frames is, and a ring holds the audio frames of ten
 /// seconds longer than their batches are worth; above it the copy costs more than it saves.

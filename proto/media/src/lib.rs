@@ -90,11 +90,13 @@ mod config;
 mod cursor;
 mod keys;
 pub mod limits;
+mod marks;
 mod rebase;
 mod view;
 
 pub use backlog::{Backlog, PushError, Pushed, Read};
 pub use cursor::{Cursor, JoinAt, Lag};
 pub use limits::Limits;
+pub use marks::Marks;
 pub use rebase::{Rebase, STEP_MS};
 pub use view::{Selection, View};

@@ -63,3 +63,8 @@ const _: () = assert!(Limits::DEFAULT.config_bytes * 4 <= Limits::DEFAULT.bytes)
 const _: () = assert!(Limits::DEFAULT.frames * FRAME_COST * 4 <= Limits::DEFAULT.bytes);
 // A frame's place in the ring is covered by what is charged for it.
 const _: () = assert!(size_of::<Frame>() + 40 <= FRAME_COST);
+
+/// Frames of one stream about which something is noted at a time ([`Marks`](crate::Marks)).
+/// Noted are key frames that are traced, and four groups of pictures are more than a path from a
+/// publisher to a viewer holds, unless the viewer is about to skip.
+pub const MARKS_MAX: usize = 4;

@@ -51,6 +51,12 @@ impl View {
             .set_join_at(if wanted { JoinAt::Key } else { JoinAt::Head });
     }
 
+    /// Whether the player wants pictures.
+    #[must_use]
+    pub const fn wants_video(&self) -> bool {
+        self.selection.video
+    }
+
     /// Goes to the live end, see [`Cursor::rejoin`].
     pub const fn rejoin(&mut self) {
         self.cursor.rejoin();

@@ -100,6 +100,7 @@ mod tests {
             stream: 5,
             time,
             payload: payload.into(),
+            stamp: 0,
         })
     }
 

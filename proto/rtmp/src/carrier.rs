@@ -39,6 +39,8 @@ pub struct Carrier {
     acknowledged: Option<u32>,
     ignored: u64,
     unwritable: u64,
+    /// What the message that was polled last is stamped with.
+    polled_stamp: u64,
     /// A carrier that gave up stays so.
     failed: Option<Error>,
 }
@@ -46,7 +48,8 @@ pub struct Carrier {
 /// A message that is there as a whole.
 #[derive(Debug)]
 enum Incoming {
-    One(Message),
+    /// With its stamp.
+    One(Message, u64),
     Row(Aggregate),
 }
 
@@ -90,6 +93,7 @@ impl Carrier {
             acknowledged: None,
             ignored: 0,
             unwritable: 0,
+            polled_stamp: 0,
             failed: None,
         }
     }
@@ -120,6 +124,19 @@ impl Carrier {
         result
     }
 
+    /// Stamps the messages that begin in what is handed in from now on, be it with a time or
+    /// something else that the caller knows them by. 0 is no stamp.
+    pub const fn stamp(&mut self, stamp: u64) {
+        self.reader.set_stamp(stamp);
+    }
+
+    /// What the message that was polled last is stamped with, by the handing in that brought
+    /// its first chunk. The parts of an aggregate have no stamp.
+    #[must_use]
+    pub const fn polled_stamp(&self) -> u64 {
+        self.polled_stamp
+    }
+
     /// The next message of the peer. Protocol control messages are not among them, and
     /// aggregates come as their parts.
     pub fn poll_message(&mut self) -> Option<Message> {
@@ -131,12 +148,14 @@ impl Carrier {
                 }
                 Some(Incoming::Row(row)) => {
                     if let Some(message) = row.next(&mut self.ignored) {
+                        self.polled_stamp = 0;
                         return Some(message);
                     }
                     self.incoming.pop_front();
                 }
-                Some(Incoming::One(_)) => {
-                    if let Some(Incoming::One(message)) = self.incoming.pop_front() {
+                Some(Incoming::One(..)) => {
+                    if let Some(Incoming::One(message, stamp)) = self.incoming.pop_front() {
+                        self.polled_stamp = stamp;
                         return Some(message);
                     }
                 }
@@ -291,12 +310,15 @@ impl Carrier {
             }
             AGGREGATE => self.incoming.push_back(Incoming::Row(Aggregate::new(raw)?)),
             other => match MessageKind::from_type_id(other) {
-                Some(kind) => self.incoming.push_back(Incoming::One(Message {
-                    kind,
-                    stream: StreamId(raw.stream),
-                    time: raw.time,
-                    payload: raw.payload,
-                })),
+                Some(kind) => {
+                    let message = Message {
+                        kind,
+                        stream: StreamId(raw.stream),
+                        time: raw.time,
+                        payload: raw.payload,
+                    };
+                    self.incoming.push_back(Incoming::One(message, raw.stamp));
+                }
                 None => self.ignored += 1,
             },
         }

@@ -341,3 +341,35 @@ fn an_encrypted_client_is_told_to_be_unsupported_and_not_to_misbehave() {
     assert_eq!(error, Error::Encrypted { version: 6 });
     assert_eq!(error.blame(), Blame::PeerIncompatible);
 }
+
+#[test]
+fn a_message_has_the_stamp_of_the_bytes_that_it_began_with() {
+    let mut pair = Pair::open();
+    let message = |kind, len| Message {
+        kind,
+        stream: StreamId(1),
+        time: 0,
+        payload: Bytes::from(vec![7; len]),
+    };
+    // A picture in several chunks, and a sound behind it.
+    pair.client
+        .write_message(&message(MessageKind::Video, 1_000));
+    pair.client.write_message(&message(MessageKind::Audio, 50));
+    let bytes = sent(&mut pair.client);
+    let mut wire = BytesMut::new();
+    for (stamp, part) in (1..).zip(bytes.chunks(600)) {
+        pair.server.stamp(stamp);
+        wire.extend_from_slice(part);
+        assert_eq!(pair.server.handle_bytes(&mut wire), Ok(()));
+    }
+    for (kind, stamp) in [(MessageKind::Video, 1), (MessageKind::Audio, 2)] {
+        assert_eq!(pair.server.poll_message().unwrap().kind, kind);
+        assert_eq!(pair.server.polled_stamp(), stamp);
+    }
+    // A message that begins without a stamp has none.
+    pair.server.stamp(0);
+    pair.client.write_message(&message(MessageKind::Audio, 50));
+    pair.drive();
+    assert!(pair.server.poll_message().is_some());
+    assert_eq!(pair.server.polled_stamp(), 0);
+}

@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fabric::limits::BATCH_FRAMES_TOLERATED;
+use fabric::limits::{BATCH_FRAMES_TOLERATED, BATCH_TRACES_MAX};
 use fabric::v1::refused::Reason;
 use fabric::v1::source::State;
 use fabric::v1::{self, ToOrigin, to_edge, to_origin};
 use fabric::{Invalid, LinkError, Owed, convert};
 use model::{EdgeId, EdgeLife, Epoch, OriginId, Position};
+use node::telemetry::frames::{KeyValue, Passing, figure, wall_micros};
 use node::telemetry::{Kind, Phase, SpanPlace};
 use tracing::Span;
 
@@ -80,7 +81,7 @@ impl Session {
         match body {
             Body::Hello(_) => Err(LinkError::OutOfOrder("a second Hello".into())),
             Body::Publish(publish) => self.publish(publish, life),
-            Body::Frames(batch) => self.frames(batch),
+            Body::Frames(batch) => self.frames(batch, &life.edge),
             Body::Unpublish(unpublish) => {
                 self.unpublish(&unpublish);
                 Ok(())
@@ -233,16 +234,21 @@ impl Session {
         }
     }
 
-    fn frames(&mut self, batch: v1::Frames) -> Result<(), LinkError> {
+    fn frames(&mut self, batch: v1::Frames, from: &EdgeId) -> Result<(), LinkError> {
         let v1::Frames {
             mut frames,
             ingest_micros,
+            traces,
         } = batch;
         if frames.len() > BATCH_FRAMES_TOLERATED {
             return Err(LinkError::LimitExceeded(format!(
                 "{} frames in one batch, at most {BATCH_FRAMES_TOLERATED} are allowed",
                 frames.len()
             )));
+        }
+        // Who reads a frame has to find that it is traced.
+        if !traces.is_empty() {
+            self.traced(traces, from, frames.len());
         }
         // A stream is locked, and its readers are woken, once for each batch. The sort is
         // stable, so the order within a publication is kept.
@@ -259,6 +265,39 @@ impl Session {
             self.frames_of(id, run, ingest_micros)?;
         }
         Ok(())
+    }
+
+    /// Frames that have just arrived are traced.
+    fn traced(&self, traces: Vec<v1::FrameTrace>, from: &EdgeId, batch: usize) {
+        let now = wall_micros();
+        for trace in traces.into_iter().take(BATCH_TRACES_MAX) {
+            let times = (trace.read_micros, trace.until_micros);
+            let told = convert::traceparent(&trace.traceparent);
+            let passing = told.and_then(|told| Passing::received(told, times, now));
+            let (Some(mut passing), Some(publication)) =
+                (passing, self.publications.get(&trace.id))
+            else {
+                continue;
+            };
+            let here = Passing {
+                until_micros: now.max(passing.until_micros),
+                ..passing
+            };
+            let by = self.on_link(trace.id);
+            let Some(epoch) = self.hub.trace(&publication.cell, by, trace.seq, here) else {
+                continue;
+            };
+            passing.pass(
+                "frame.hop.origin",
+                now,
+                vec![
+                    KeyValue::new("selvage.edge", from.to_string()),
+                    KeyValue::new("selvage.owner", self.id.to_string()),
+                    figure("selvage.epoch", epoch.0),
+                    figure("selvage.batch.frames", batch),
+                ],
+            );
+        }
     }
 
     /// Takes the frames that a batch brought for one publication.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use fabric::v1::source::State;
 use fabric::v1::{self, ToEdge, to_edge::Body};
 use fabric::{BATCH_BYTES, BATCH_FRAMES_MAX, convert};
-use model::{Epoch, Frame, Sequenced};
+use model::{Epoch, Frame, OriginId, Sequenced};
 use node::telemetry::SpanPlace;
+use node::telemetry::frames::{KeyValue, Passing, figure, wall_micros};
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -22,6 +23,7 @@ use crate::stream::{LinkId, OnLink, Sink, Turn, Wake as _};
 
 /// See the [module](self).
 pub(super) struct Writer {
+    id: OriginId,
     hub: Arc<Hub>,
     link: LinkId,
     outbox: Arc<Outbox>,
@@ -30,8 +32,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(hub: Arc<Hub>, link: LinkId, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(id: OriginId, hub: Arc<Hub>, link: LinkId, outbox: Arc<Outbox>) -> Self {
         Self {
+            id,
             hub,
             link,
             outbox,
@@ -50,7 +53,12 @@ impl Writer {
     /// The next message, or None after the end.
     async fn next(&mut self) -> Option<Result<ToEdge, Status>> {
         while !self.done {
-            if let Some(body) = self.assembly.out.pop_front() {
+            if let Some(mut body) = self.assembly.out.pop_front() {
+                if let Body::Frames(batch) = &mut body
+                    && !batch.traces.is_empty()
+                {
+                    self.passes(batch);
+                }
                 return Some(Ok(ToEdge { body: Some(body) }));
             }
             match self.outbox.next() {
@@ -69,6 +77,29 @@ impl Writer {
             }
         }
         None
+    }
+
+    /// A batch with traced frames goes into the transport.
+    fn passes(&mut self, batch: &mut v1::Frames) {
+        let now = wall_micros();
+        let edge = self.hub.edge_of(self.link);
+        let edge = edge.map_or_else(String::new, |edge| edge.to_string());
+        for trace in &mut batch.traces {
+            let Some((mut passing, behind)) = self.assembly.traced.pop_front() else {
+                return;
+            };
+            passing.pass(
+                "frame.origin.backlog",
+                now,
+                vec![
+                    KeyValue::new("selvage.owner", self.id.to_string()),
+                    KeyValue::new("selvage.edge", edge.clone()),
+                    figure("selvage.queue.frames", behind),
+                    figure("selvage.queue.batches", self.assembly.out.len()),
+                ],
+            );
+            trace.until_micros = passing.until_micros;
+        }
     }
 
     /// Reads from one ready subscription after the other until a batch is full or none is
@@ -113,6 +144,10 @@ struct Assembly {
     out: VecDeque<Body>,
     /// The batch that is open.
     frames: Vec<v1::Frame>,
+    /// Those among them that are traced.
+    traces: Vec<v1::FrameTrace>,
+    /// All that are traced and not sent, and how many frames were behind each.
+    traced: VecDeque<(Passing, u64)>,
     /// The oldest time of receipt in it, as far as known.
     ingest_micros: u64,
     /// What was read since the transport asked, about as it is on the wire.
@@ -154,6 +189,7 @@ impl Assembly {
             self.out.push_back(Body::Frames(v1::Frames {
                 frames,
                 ingest_micros,
+                traces: std::mem::take(&mut self.traces),
             }));
         }
     }
@@ -200,6 +236,17 @@ impl Sink for Assembly {
             (one, other) => one.min(other),
         };
         self.push(convert::sequenced(id, frame));
+    }
+
+    fn traced(&mut self, id: u32, frame: &Sequenced, passing: &Passing, behind: u64) {
+        self.traces.push(v1::FrameTrace {
+            id,
+            seq: frame.at.seq,
+            traceparent: passing.root.text(),
+            read_micros: passing.read_micros,
+            until_micros: passing.until_micros,
+        });
+        self.traced.push_back((*passing, behind));
     }
 
     fn skipped(&mut self, _id: u32, frames: u64) {

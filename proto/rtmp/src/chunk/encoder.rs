@@ -174,6 +174,7 @@ impl Encoder {
                 stream: 0,
                 time: 0,
                 payload,
+                stamp: 0,
             },
         );
     }

@@ -16,6 +16,8 @@ pub(crate) struct RawMessage {
     pub(crate) stream: u32,
     pub(crate) time: u32,
     pub(crate) payload: Bytes,
+    /// What its first chunk was stamped with.
+    pub(crate) stamp: u64,
 }
 
 /// Takes chunks off a byte stream and puts their messages together.
@@ -30,6 +32,8 @@ pub(crate) struct Reader {
     incomplete: usize,
     /// How many bytes they hold.
     held: usize,
+    /// What messages that begin now are stamped with.
+    stamp: u64,
 }
 
 /// What later chunks of a chunk stream refer to, and its incomplete message.
@@ -46,6 +50,8 @@ struct ChunkStream {
     extended: Option<u32>,
     /// What is there of an incomplete message; empty if there is none.
     partial: Vec<u8>,
+    /// What the message was stamped with when it began.
+    stamp: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +70,7 @@ impl Reader {
             chunk: None,
             incomplete: 0,
             held: 0,
+            stamp: 0,
         }
     }
 
@@ -105,6 +112,11 @@ impl Reader {
             self.held -= stream.partial.len();
             stream.partial = Vec::new();
         }
+    }
+
+    /// Stamps the messages that begin from now on.
+    pub(crate) const fn set_stamp(&mut self, stamp: u64) {
+        self.stamp = stamp;
     }
 
     /// Bytes that incomplete messages hold.
@@ -158,7 +170,10 @@ impl Reader {
             }
         };
         input.advance(basic.len + len);
-        let stream = &self.streams[at];
+        let stream = &mut self.streams[at];
+        if stream.partial.is_empty() {
+            stream.stamp = self.stamp;
+        }
         Ok(Some(Chunk {
             at,
             left: self.chunk_size.min(stream.len - stream.partial.len()),
@@ -212,6 +227,7 @@ impl ChunkStream {
             step: 0,
             extended: None,
             partial: Vec::new(),
+            stamp: 0,
         }
     }
 
@@ -286,6 +302,7 @@ impl ChunkStream {
             stream: self.stream,
             time: self.time,
             payload,
+            stamp: self.stamp,
         }
     }
 }

@@ -16,6 +16,7 @@ fn message(type_id: u8, stream: u32, time: u32, payload: impl Into<Bytes>) -> Ra
         stream,
         time,
         payload: payload.into(),
+        stamp: 0,
     }
 }
 
