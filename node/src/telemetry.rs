@@ -3,8 +3,8 @@
 //! * Logs go to standard error, for people or as JSON, filtered by `log.filter` or `RUST_LOG`.
 //! * Traces go by OTLP over gRPC, when the standard `OTEL_*` variables or `trace.endpoint` say
 //!   where. Without, spans still get identifiers, so that a context that came in goes out again.
-//! * [`Inject`] and [`Extract`] carry the W3C context in the metadata of every gRPC call;
-//!   [`traceparent_of_current`] and [`span_with_parent`] carry it in anything else.
+//! * [`Inject`] and [`Extract`] carry the W3C context in the metadata of every gRPC call; a
+//!   [`SpanPlace`] is its text for anything else.
 //!
 //! * A [`Phase`] is a span without a task around it, with times of its own. What is done for
 //!   clients is told in phases: a trace is looked at while the stream is live, and a span that
@@ -44,7 +44,6 @@ use crate::config::{Invalid, Validate};
 
 pub use context::{Extract, Extracting, Inject, Injecting};
 pub use context::{extract, extract_headers, inject, inject_headers};
-pub use context::{span_with_parent, traceparent_of, traceparent_of_current};
 pub use phase::{Kind, Phase, SpanPlace, TEXT_LEN, is_traced};
 
 /// The target of spans that give log lines their context and are no part of a trace: they last

@@ -454,8 +454,7 @@ fn arrived(traces: Vec<v1::FrameTrace>, batch: usize, ends: &Ends) -> Vec<(u32, 
     let arrived = traces.into_iter().take(BATCH_TRACES_MAX);
     let arrived = arrived.filter_map(|trace| {
         let times = (trace.read_micros, trace.until_micros);
-        let told = fabric::convert::traceparent(&trace.traceparent)?;
-        let mut passing = Passing::received(told, times, now)?;
+        let mut passing = Passing::received(&trace.traceparent, times, now)?;
         passing.pass(
             "frame.hop.edge",
             now,

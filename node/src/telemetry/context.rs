@@ -1,4 +1,4 @@
-//! The W3C trace context: who called, carried in headers, metadata or plain text.
+//! The W3C trace context: who called, carried in headers and metadata.
 
 use std::task::{Context as TaskContext, Poll};
 
@@ -11,8 +11,6 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 use tower::{Layer, Service};
 use tracing::instrument::{Instrument as _, Instrumented};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-
-const TRACEPARENT: &str = "traceparent";
 
 /// Writes the context of the current span into the metadata of a call. Without a context, nothing
 /// is written.
@@ -36,37 +34,7 @@ pub fn extract_headers(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &HeadersRef(headers))
 }
 
-/// The context of the current span as the text `00-<trace>-<span>-<flags>`, for carriers that are
-/// not gRPC. Empty outside of any span.
-pub fn traceparent_of_current() -> String {
-    traceparent_of(&tracing::Span::current())
-}
-
-/// [`traceparent_of_current`] for a given span.
-pub fn traceparent_of(span: &tracing::Span) -> String {
-    let mut text = Text(String::new());
-    propagate(&span.context(), &mut text);
-    text.0
-}
-
-/// Makes `span` a child of the span that `traceparent` names. A broken or empty text makes it the
-/// start of a trace of its own. The span must not have been entered.
-///
-/// ```
-/// let span = node::telemetry::span_with_parent(
-///     tracing::info_span!("publish"),
-///     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-/// );
-/// # let _ = span;
-/// ```
-pub fn span_with_parent(span: tracing::Span, traceparent: &str) -> tracing::Span {
-    let text = Text(traceparent.to_owned());
-    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &text);
-    adopt(&span, parent);
-    span
-}
-
-fn adopt(span: &tracing::Span, parent: Context) {
+pub(super) fn adopt(span: &tracing::Span, parent: Context) {
     if parent.span().span_context().is_valid() {
         // Refused only where nobody traces.
         let _ = span.set_parent(parent);
@@ -211,25 +179,5 @@ impl Extractor for HeadersRef<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(HeaderName::as_str).collect()
-    }
-}
-
-struct Text(String);
-
-impl Injector for Text {
-    fn set(&mut self, key: &str, value: String) {
-        if key == TRACEPARENT {
-            self.0 = value;
-        }
-    }
-}
-
-impl Extractor for Text {
-    fn get(&self, key: &str) -> Option<&str> {
-        (key == TRACEPARENT).then_some(self.0.as_str())
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        vec![TRACEPARENT]
     }
 }

@@ -32,6 +32,24 @@ fn spans(test: impl FnOnce()) -> HashMap<String, SpanData> {
         .collect()
 }
 
+/// The context of a span as text.
+fn text_of(span: &tracing::Span) -> String {
+    let mut headers = HeaderMap::new();
+    span.in_scope(|| inject_headers(&mut headers));
+    let text = headers
+        .get("traceparent")
+        .map(|text| text.to_str().unwrap());
+    text.unwrap_or_default().to_owned()
+}
+
+/// The span, below the one that a text names.
+fn below(text: &str, span: tracing::Span) -> tracing::Span {
+    let mut headers = HeaderMap::new();
+    headers.insert("traceparent", text.parse().unwrap());
+    context::adopt(&span, extract_headers(&headers));
+    span
+}
+
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
         .build()
@@ -71,19 +89,17 @@ fn the_context_goes_through_client_and_server_layers() {
 }
 
 #[test]
-fn the_context_goes_through_metadata_and_through_text() {
+fn the_context_goes_through_metadata_and_headers() {
     let spans = spans(|| {
         let mut metadata = MetadataMap::new();
-        let mut text = String::new();
-        tracing::info_span!("edge").in_scope(|| {
-            inject(&mut metadata);
-            text = traceparent_of_current();
-        });
+        let edge = tracing::info_span!("edge");
+        edge.in_scope(|| inject(&mut metadata));
+        let text = text_of(&edge);
         assert_eq!(metadata.get("traceparent").unwrap().to_str().unwrap(), text);
         let caller = extract(&metadata).span().span_context().clone();
         assert!(caller.is_valid() && caller.is_remote());
-        let origin = span_with_parent(tracing::info_span!("origin"), &text);
-        assert_eq!(traceparent_of(&origin)[..36], text[..36]);
+        let origin = below(&text, tracing::info_span!("origin"));
+        assert_eq!(text_of(&origin)[..36], text[..36]);
     });
     assert_eq!(
         spans["origin"].parent_span_id,
@@ -101,7 +117,7 @@ fn a_missing_or_broken_context_starts_a_trace_of_its_own() {
         &PARENT[..52],
     ] {
         let spans = spans(|| {
-            let _ = span_with_parent(tracing::info_span!("alone"), broken).entered();
+            let _ = below(broken, tracing::info_span!("alone")).entered();
         });
         let alone = &spans["alone"];
         assert_eq!(
@@ -125,7 +141,6 @@ fn a_missing_or_broken_context_starts_a_trace_of_its_own() {
 fn without_any_span_nothing_is_written() {
     assert!(
         spans(|| {
-            assert_eq!(traceparent_of_current(), "");
             let mut metadata = MetadataMap::new();
             inject(&mut metadata);
             assert!(metadata.is_empty());
@@ -159,11 +174,11 @@ fn without_an_exporter_the_decision_of_the_caller_is_passed_on() {
     assert!(!exports);
     let subscriber = tracing_subscriber::registry().with(traces(&provider));
     tracing::subscriber::with_default(subscriber, || {
-        let child = span_with_parent(tracing::info_span!("relay"), PARENT);
-        let passed_on = traceparent_of(&child);
+        let child = below(PARENT, tracing::info_span!("relay"));
+        let passed_on = text_of(&child);
         assert_eq!(passed_on[..36], PARENT[..36]);
         assert!(passed_on.ends_with("-01"), "{passed_on}");
-        let ours = traceparent_of(&tracing::info_span!("start"));
+        let ours = text_of(&tracing::info_span!("start"));
         assert!(ours.ends_with("-00"), "{ours}");
     });
 }
@@ -180,7 +195,7 @@ fn the_sample_of_the_configuration_applies_to_traces_that_start_here() {
     let subscriber = tracing_subscriber::registry().with(traces(&provider));
     tracing::subscriber::with_default(subscriber, || {
         tracing::info_span!("ours").in_scope(|| ());
-        span_with_parent(tracing::info_span!("theirs"), PARENT).in_scope(|| ());
+        below(PARENT, tracing::info_span!("theirs")).in_scope(|| ());
     });
     let names: Vec<_> = exporter
         .get_finished_spans()

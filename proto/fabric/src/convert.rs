@@ -12,7 +12,7 @@ use model::{
     Sequenced, Slot, StreamKey, StreamName, VhostName,
 };
 
-use crate::limits::{COPY_BELOW, FRAME_PAYLOAD_MAX, TRACEPARENT_MAX};
+use crate::limits::{COPY_BELOW, FRAME_PAYLOAD_MAX};
 use crate::v1;
 
 /// What is wrong with a message from the wire.
@@ -260,13 +260,6 @@ pub fn owned(mut frame: Frame) -> Frame {
     frame
 }
 
-/// A `traceparent` field as an option: empty means none, and so does one that is too long
-/// to be one (W3C Trace Context §3.2.2: what cannot be parsed is ignored).
-#[must_use]
-pub fn traceparent(text: &str) -> Option<&str> {
-    (!text.is_empty() && text.len() <= TRACEPARENT_MAX).then_some(text)
-}
-
 /// The bytes of payload of a batch, which is what credits count.
 #[must_use]
 pub fn payload_bytes(frames: &[v1::Frame]) -> usize {
@@ -412,12 +405,5 @@ mod tests {
         );
         wire.verdict = 0;
         assert_eq!(arrival(wire).unwrap_err(), Invalid::Verdict { verdict: 0 });
-    }
-
-    #[test]
-    fn an_overlong_traceparent_is_ignored() {
-        assert_eq!(traceparent(""), None);
-        assert_eq!(traceparent("00-ab"), Some("00-ab"));
-        assert_eq!(traceparent(&"0".repeat(TRACEPARENT_MAX + 1)), None);
     }
 }

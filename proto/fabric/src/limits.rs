@@ -41,10 +41,6 @@ const _: () = assert!(
     "the fullest batch must fit into one message"
 );
 
-/// The most bytes of a `traceparent`. W3C Trace Context §3.2: version 00 has 55 characters;
-/// a later version may append, and what is longer than this is ignored.
-pub const TRACEPARENT_MAX: usize = 256;
-
 /// Traced frames in one batch; the traces of others end where they came from. A batch rarely
 /// holds two key frames, and a peer that claims to trace every frame is not to fill our exporter.
 pub const BATCH_TRACES_MAX: usize = 64;

@@ -272,8 +272,7 @@ impl Session {
         let now = wall_micros();
         for trace in traces.into_iter().take(BATCH_TRACES_MAX) {
             let times = (trace.read_micros, trace.until_micros);
-            let told = convert::traceparent(&trace.traceparent);
-            let passing = told.and_then(|told| Passing::received(told, times, now));
+            let passing = Passing::received(&trace.traceparent, times, now);
             let (Some(mut passing), Some(publication)) =
                 (passing, self.publications.get(&trace.id))
             else {
