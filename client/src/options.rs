@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amf::Value;
 use model::SessionId;
-use session::client::Setup;
+use session::client::{RECONNECT, Setup};
 
 use crate::Target;
 use crate::limits::{PEERS_MAX, SERVERS_MAX};
@@ -38,6 +38,10 @@ pub struct Options {
     /// A [`NetConnection`](crate::NetConnection) by RTMFP that has some outlives its server:
     /// see [`NetEvent::Lost`](crate::NetEvent::Lost).
     pub others: Vec<Target>,
+    /// Whether a [`Player`](crate::Player) or a [`Publisher`](crate::Publisher) that was opened
+    /// with these goes elsewhere when the server asks for it (enhanced RTMP v2, "Reconnect
+    /// Request"), and says so in `connect`.
+    pub follow: bool,
 }
 
 /// What to do where datagrams do not get through: nobody answers within
@@ -90,6 +94,7 @@ impl Options {
             fallback: Fallback::default(),
             peers_max: PEERS_MAX,
             others: Vec::new(),
+            follow: false,
         }
     }
 
@@ -135,6 +140,14 @@ impl Options {
         self
     }
 
+    /// Goes elsewhere when the server asks for it: where it says, else to the same address,
+    /// else to [`Self::others`].
+    #[must_use]
+    pub const fn following(mut self) -> Self {
+        self.follow = true;
+        self
+    }
+
     /// With another patience.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
@@ -159,6 +172,9 @@ impl Options {
         }
         if setup.tc_url.is_empty() {
             setup.tc_url = target.tc_url();
+        }
+        if self.follow {
+            setup.caps_ex |= RECONNECT;
         }
         setup
     }
