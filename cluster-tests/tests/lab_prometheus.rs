@@ -25,10 +25,7 @@ use selvage_cluster_tests::lab::{Cluster, Live, Pace, Process, SOON, Viewer, htt
 use serde_json::Value;
 
 /// Where the chart keeps what it asks of Prometheus.
-const MONITORING: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../helm/selvage/monitoring"
-);
+const MONITORING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../helm/selvage/monitoring");
 
 /// How the release and its namespace are called.
 const RELEASE: &str = "webcast-selvage";
@@ -216,7 +213,10 @@ impl Prometheus {
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.join("tsdb").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.join("tsdb").display()
+            ))
             .arg(format!("--web.listen-address={addr}"))
             .arg("--log.level=warn");
         let mut process = Process::spawn("prometheus", &command);
@@ -244,7 +244,11 @@ impl Prometheus {
     fn get(&self, path: &str) -> Value {
         let (status, page) = http::get(self.addr, path).expect("Prometheus answers");
         let mut page: Value = serde_json::from_str(&page).expect("JSON");
-        assert_eq!((status, &page["status"]), (200, &"success".into()), "{page}");
+        assert_eq!(
+            (status, &page["status"]),
+            (200, &"success".into()),
+            "{page}"
+        );
         page["data"].take()
     }
 }
@@ -254,7 +258,10 @@ impl Prometheus {
 fn numbers(result: &Value) -> Vec<f64> {
     let series = result.as_array().expect("a vector");
     let number = |one: &Value| one["value"][1].as_str()?.parse().ok();
-    series.iter().map(|one| number(one).expect("a number")).collect()
+    series
+        .iter()
+        .map(|one| number(one).expect("a number"))
+        .collect()
 }
 
 /// What the panels of the dashboard ask, with Grafana's variables filled in.
@@ -320,7 +327,11 @@ fn selectors(query: &str) -> Vec<&str> {
     let opened = query.match_indices('{').map(|(at, _)| at);
     opened
         .map(|at| {
-            let name = query[..at].chars().rev().take_while(|c| is_name(*c)).count();
+            let name = query[..at]
+                .chars()
+                .rev()
+                .take_while(|c| is_name(*c))
+                .count();
             let end = query[at..].find('}').expect("labels end");
             &query[at - name..=at + end]
         })

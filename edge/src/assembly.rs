@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::datagram::{self, Door};
+use crate::limits::RECONNECT_SPREAD;
 use crate::link::LinkSetup;
 use crate::metrics::{self, Figures};
 use crate::peers::{self, Peers};
@@ -376,8 +377,9 @@ impl Edge {
         drain.draining().await;
         info!(clients = permits.held(), "draining");
         listeners.shutdown().await;
+        let spread = RECONNECT_SPREAD.min(config.drain_grace / 4);
         for shard in &shards {
-            shard.send(ToShard::Drain);
+            shard.send(ToShard::Drain(spread));
         }
         let waited = tokio::time::timeout(config.drain_grace, permits.idle()).await;
         if waited.is_err() {

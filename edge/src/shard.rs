@@ -343,9 +343,9 @@ impl Shard {
                 self.counts.flush();
                 let _ = answer.send(self.standing());
             }
-            ToShard::Drain => {
+            ToShard::Drain(spread) => {
                 self.draining.set(true);
-                self.each(Connection::drain);
+                self.send_away(spread);
             }
             ToShard::Close => {
                 self.closing.set(true);
@@ -423,7 +423,27 @@ impl Shard {
         });
     }
 
-    /// Whether clients may come by datagrams.
+    /// Asks all clients that can to go elsewhere, one after the other: those that all come back
+    /// in the same moment are a burden to whoever takes them.
+    fn send_away(self: &Rc<Self>, spread: Duration) {
+        let mut all: Vec<u64> = self.connections.borrow().keys().copied().collect();
+        // In no order that a client could know.
+        all.sort_by_key(|number| self.chance.hash_one(number));
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let from = Instant::now();
+            let pause = spread / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
+            for (place, number) in (0_u32..).zip(all) {
+                tokio::time::sleep_until(from + pause * place).await;
+                let connection = shard.connections.borrow().get(&number).cloned();
+                if let Some(connection) = connection {
+                    connection.drain(&shard);
+                }
+            }
+        });
+    }
+
+    /// Whether clients may come by datagrams, and those that came may stay.
     pub(crate) fn takes_clients(&self) -> bool {
         !self.draining.get() && !self.closing.get()
     }

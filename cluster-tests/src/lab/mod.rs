@@ -7,6 +7,7 @@ pub mod datagrams;
 pub mod disk;
 pub mod facade;
 pub mod field;
+pub mod front;
 pub mod http;
 pub mod live;
 pub mod objects;
@@ -21,6 +22,7 @@ pub mod weather;
 
 pub use arena::Arena;
 pub use cluster::{Cluster, Dev};
+pub use front::Front;
 pub use live::{Live, Pace, Viewer};
 pub use process::{Finished, Process};
 pub use until::{PLAYER, SOON, pace, until, until_async, until_some};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fabric::v1::refused::Reason;
 use ledger::replica::{CallId, CallResult, Recipients, SubscriberId};
@@ -131,8 +132,8 @@ pub(crate) enum ToShard {
     Dismiss(SubscriberId),
     /// Somebody scrapes: add up what was counted, and say how the shard stands.
     Count(oneshot::Sender<Standing>),
-    /// The edge drains: ask clients that can to go elsewhere.
-    Drain,
+    /// The edge drains: ask clients that can to go elsewhere, all of them within this time.
+    Drain(Duration),
     /// Close every connection with a status, then end.
     Close,
 }
