@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use model::EdgeId;
 use node::health::{Condition, Health, Server};
 use node::link::Mutual;
-use node::metrics::Metrics;
+use node::metrics::{Calls, Metrics};
 use node::resolve::{Addresses, Entry};
 use node::shutdown::Drain;
 use tokio::net::TcpListener;
@@ -245,6 +245,7 @@ impl Edge {
                 tls.watch();
                 tls.client
             }),
+            calls: Calls::made(&metrics),
             load,
         };
         let link = setup.clone();

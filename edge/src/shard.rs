@@ -26,7 +26,7 @@ pub(crate) use self::inbox::{ShardHandle, Standing, ToShard};
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId};
 use crate::connection::{self, Connection};
-use crate::datagram::{Door, Guest};
+use crate::datagram::{Door, Guest, Handshakes};
 use crate::limits::{INBOX_BATCH, STRAYS_MAX};
 use crate::metrics::{Counts, Figures};
 use crate::peers;
@@ -361,6 +361,10 @@ impl Shard {
             published: self.publications.borrow().len(),
             watched: channels.len(),
             backlog: channels.values().map(|channel| channel.bytes()).sum(),
+            handshakes: self
+                .door
+                .as_ref()
+                .map_or_else(Handshakes::default, |d| d.handshakes()),
         }
     }
 

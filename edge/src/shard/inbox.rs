@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::PublicationId;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
+use crate::datagram::Handshakes;
 use crate::link::{Grant, LinkId};
 use crate::peers::Introduce;
 
@@ -155,6 +156,8 @@ pub(crate) struct Standing {
     pub(crate) watched: usize,
     /// What their backlogs cost, in bytes.
     pub(crate) backlog: usize,
+    /// How far clients have come that came by datagrams.
+    pub(crate) handshakes: Handshakes,
 }
 
 /// The way to a shard.
