@@ -157,7 +157,6 @@ impl Publisher {
     ) -> Result<(), Error> {
         let values: Vec<Value> = std::iter::once(handler.into()).chain(args).collect();
         let payload = amf::amf0::write_all(&values).map_err(session::client::Error::Unwritable)?;
-        let payload = Bytes::from(payload);
         self.send(MessageKind::DataAmf0, time, payload).await
     }
 

@@ -93,6 +93,7 @@ struct Load {
     _viewers: Vec<Viewer>,
     writer: tokio::task::JoinHandle<()>,
     peers: std::thread::JoinHandle<()>,
+    operator: std::thread::JoinHandle<()>,
     over: Arc<AtomicBool>,
 }
 
@@ -118,11 +119,15 @@ impl Load {
         let doors: Vec<_> = cluster.edges.iter_mut().map(rtmfp).collect();
         let told = Arc::clone(&over);
         let peers = std::thread::spawn(move || seek(&doors, &told));
+        let origins: Vec<_> = cluster.origins.iter().map(|origin| origin.addr).collect();
+        let told = Arc::clone(&over);
+        let operator = std::thread::spawn(move || operate(&origins, &told));
         Self {
             live,
             _viewers: viewers,
             writer,
             peers,
+            operator,
             over,
         }
     }
@@ -131,6 +136,7 @@ impl Load {
         self.over.store(true, Ordering::Relaxed);
         self.writer.await.expect("the writer did not fail");
         self.peers.join().expect("the peers did not fail");
+        self.operator.join().expect("the operator did not fail");
         self.live.leave();
     }
 }
@@ -138,6 +144,19 @@ impl Load {
 fn rtmfp(edge: &mut Node) -> SocketAddr {
     let id = edge.id.clone();
     edge.process.listening(&id, "rtmfp")
+}
+
+/// An operator wants a member to go that is none, of one origin after the other. Those that do not
+/// lead hand it on, so that there are short gRPC calls from origin to origin.
+fn operate(origins: &[SocketAddr], over: &AtomicBool) {
+    for origin in origins.iter().cycle() {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let origin = origin.to_string();
+        let args = ["cluster", "remove", "--origin", &origin, "99"];
+        Process::selvage("the operator", args).wait(SOON);
+    }
 }
 
 /// RTMFP clients come, one looks for the other, and go, again and again.

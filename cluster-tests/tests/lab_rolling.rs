@@ -237,13 +237,15 @@ impl Nodes {
     }
 }
 
+/// For each connection that a viewer made by itself, the numbers of the pictures and their times.
+type Seen = Vec<Vec<(u32, u32)>>;
+
 /// What one viewer is shown.
 struct Viewer {
     stream: usize,
     number: usize,
     follows: bool,
-    /// For each connection that it made by itself, the numbers of the pictures and their times.
-    seen: Arc<Mutex<Vec<Vec<(u32, u32)>>>>,
+    seen: Arc<Mutex<Seen>>,
     _task: JoinHandle<()>,
 }
 
@@ -324,7 +326,7 @@ impl Viewer {
 
 /// Plays as somebody who knows nothing of ReconnectRequests, until it is closed: at which edge,
 /// and why.
-async fn plain(stage: &Stage, stream: usize, seen: &Mutex<Vec<Vec<(u32, u32)>>>) -> (usize, Error) {
+async fn plain(stage: &Stage, stream: usize, seen: &Mutex<Seen>) -> (usize, Error) {
     let place = AtomicUsize::new(usize::MAX);
     let played = async {
         let target = stage.target(stream);
@@ -346,7 +348,7 @@ async fn plain(stage: &Stage, stream: usize, seen: &Mutex<Vec<Vec<(u32, u32)>>>)
 }
 
 /// Writes down what it is shown until the connection ends: why.
-async fn watch(mut player: Player, seen: &Mutex<Vec<Vec<(u32, u32)>>>) -> Error {
+async fn watch(mut player: Player, seen: &Mutex<Seen>) -> Error {
     let place = {
         let mut seen = seen.lock().unwrap();
         seen.push(Vec::new());

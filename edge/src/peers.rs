@@ -186,7 +186,7 @@ impl Peers {
              another, nowhere; a peer here was told; not to be told; too often, or nobody knew.",
             &["what"],
         );
-        self.counts.answers.get_or_init(|| {
+        self.counts.answers.0.get_or_init(|| {
             metrics.histogram(
                 "selvage_rtmfp_lookup_seconds",
                 "From asking an origin where a peer is to its answer, or until it is given up.",

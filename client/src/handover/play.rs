@@ -113,8 +113,8 @@ impl Moving {
                     let until = Instant::now() + self.home.options.patience;
                     self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
                 }
-                Turn::Opened(connection, stream) => {
-                    self.arriving = Arriving::Open(Box::new((connection, stream)));
+                Turn::Opened(open) => {
+                    self.arriving = Arriving::Open(open);
                     let until = Instant::now() + SEAM_PATIENCE;
                     self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
                 }
@@ -165,7 +165,16 @@ impl Moving {
                 self.again();
             }
             Event::Closed { .. } => self.again(),
-            _ => {}
+            Event::Connected(_)
+            | Event::Rejected(_)
+            | Event::StreamReady { .. }
+            | Event::Status { .. }
+            | Event::Message(_)
+            | Event::Object(_)
+            | Event::Progress { .. }
+            | Event::Result { .. }
+            | Event::Failed { .. }
+            | Event::Call { .. } => {}
         }
     }
 
@@ -233,7 +242,7 @@ impl Moving {
 enum Turn {
     Old(Result<(Event, Instant), Error>),
     New(Result<(Event, Instant), Error>),
-    Opened(Connection, StreamId),
+    Opened(Box<(Connection, StreamId)>),
     Late,
 }
 
@@ -246,10 +255,7 @@ enum There<'a> {
 impl There<'_> {
     async fn next(self) -> Turn {
         match self {
-            Self::Opening(opening) => {
-                let (connection, stream) = opening.await;
-                Turn::Opened(connection, stream)
-            }
+            Self::Opening(opening) => Turn::Opened(Box::new(opening.await)),
             Self::Open(connection, true) => Turn::New(connection.next_event().await),
             Self::Open(_, false) => std::future::pending().await,
         }

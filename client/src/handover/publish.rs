@@ -110,23 +110,24 @@ impl Kept {
     /// Takes note of what is published. True where another server can begin.
     pub(crate) fn note(&mut self, kind: MessageKind, payload: &Bytes) -> bool {
         match kind {
-            MessageKind::Audio => match flv::classify_audio(payload).class {
-                Class::Config => self.audio = Some(payload.clone()),
-                _ => return !self.pictures,
-            },
+            MessageKind::Audio => {
+                if flv::classify_audio(payload).class != Class::Config {
+                    return !self.pictures;
+                }
+                self.audio = Some(payload.clone());
+            }
             MessageKind::Video => {
                 self.pictures = true;
-                match flv::classify_video(payload).class {
-                    Class::Config => self.video = Some(payload.clone()),
-                    class => return class == Class::Key,
+                let class = flv::classify_video(payload).class;
+                if class == Class::Config {
+                    self.video = Some(payload.clone());
                 }
+                return class == Class::Key;
             }
             MessageKind::DataAmf0 | MessageKind::DataAmf3 => {
                 const KEEP: &[u8] = b"\x02\x00\x0d@setDataFrame";
-                let body = match kind {
-                    MessageKind::DataAmf3 => payload.get(1..).unwrap_or_default(),
-                    _ => payload,
-                };
+                let selector = usize::from(kind == MessageKind::DataAmf3);
+                let body = payload.get(selector..).unwrap_or_default();
                 if body.starts_with(KEEP) {
                     self.metadata = Some((kind, payload.clone()));
                 }

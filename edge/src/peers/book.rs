@@ -150,7 +150,18 @@ pub(crate) struct Counts {
     /// What was not done because it was done too often, or because nobody answered.
     pub(crate) limited: AtomicU64,
     /// How long origins take to say where a peer is, where that is shown.
-    pub(crate) answers: OnceLock<Histogram>,
+    pub(crate) answers: Answers,
+}
+
+/// Set where somebody can see it.
+#[derive(Default)]
+pub(crate) struct Answers(pub(crate) OnceLock<Histogram>);
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.0.get().map_or(0, Histogram::get_sample_count);
+        count.fmt(f)
+    }
 }
 
 impl Counts {
@@ -369,7 +380,7 @@ impl Book {
         let Some(seek) = self.seeks.remove(&id) else {
             return;
         };
-        if let Some(answers) = self.counts.answers.get() {
+        if let Some(answers) = self.counts.answers.0.get() {
             let asked = seek.until.checked_sub(SEEK_TIMEOUT);
             let took = asked.map(|asked| now.saturating_duration_since(asked));
             answers.observe(took.unwrap_or_default().as_secs_f64());
