@@ -42,7 +42,7 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
 
 async fn run(flags: &Flags) -> Result<(), Failure> {
     let target = flags.remote.target()?;
-    let options = flags.remote.options(Options::player())?;
+    let options = flags.remote.options(Options::player().following())?;
     let mut player = Player::open(&target, &options).await?;
     tell_fallback(player.connection());
     let mut sink = Sink::open(flags.output.as_deref())?;

@@ -39,7 +39,7 @@ pub(crate) fn main(flags: &Flags) -> ExitCode {
 async fn run(flags: &Flags) -> Result<(), Failure> {
     let target = flags.remote.target()?;
     let mut tags = Tags::open(&flags.file)?;
-    let options = flags.remote.options(Options::publisher())?;
+    let options = flags.remote.options(Options::publisher().following())?;
     let mut publisher = Publisher::open(&target, &options).await?;
     tell_fallback(publisher.connection());
     let outcome = tokio::select! {

@@ -22,6 +22,10 @@
 //! * Back-pressure: [`Publisher::send`] waits while more than [`limits::UNSENT_MAX`] bytes are unsent.
 //! * Any `AsyncRead + AsyncWrite` will do instead of a socket: [`Connection::over`].
 //!
+//! A server that is about to end asks its clients to go elsewhere. A [`Player`] and a
+//! [`Publisher`] that were opened with [`Options::following`] do so by themselves: they make the
+//! new connection before they leave the old one, and what is played or published has no gap.
+//!
 //! Where several things share a connection, a task drives it: [`NetConnection`] is a handle to
 //! it, and [`NetStream`] and [`SharedObject`] are what is on it. [`MultiConnection`] is one
 //! facade over several servers of one fabric, and survives the loss of any of them. Whoever
@@ -43,6 +47,7 @@
 
 mod connection;
 mod error;
+mod handover;
 pub mod limits;
 mod multi;
 mod net;

@@ -82,3 +82,24 @@ pub const SERVERS_MAX: usize = 64;
 /// Writes to objects that are shown until they are answered. A program that does not wait for
 /// answers may have more under way; of these the oldest are shown as if they were.
 pub const WRITES_TRACED_MAX: usize = 64;
+
+/// How long a client that was asked to go elsewhere waits before it tries again, when nobody
+/// takes it. Twice as long each time.
+pub const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+
+/// And at most so long.
+pub const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// How long a player that has two connections waits for a frame that comes by both, before it
+/// goes over without: several groups of pictures.
+pub const SEAM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Messages of the old connection that a player compares with those of the new one: some ten
+/// seconds of pictures and sound.
+pub const SEEN_MAX: usize = 2048;
+
+/// And so many bytes of them.
+pub const SEEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Messages of the new connection that wait for that. When there are more, it is not read.
+pub const FRESH_MAX: usize = SEEN_MAX;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use amf::Value;
 use model::SessionId;
-use session::client::Setup;
+use session::client::{RECONNECT, Setup};
 
 use crate::limits::{PEERS_MAX, SERVERS_MAX};
 use crate::{Target, Tracer};
@@ -41,6 +41,10 @@ pub struct Options {
     pub others: Vec<Target>,
     /// Makes spans of what is asked; none by default.
     pub tracer: Option<Arc<dyn Tracer>>,
+    /// Whether a [`Player`](crate::Player) or a [`Publisher`](crate::Publisher) that was opened
+    /// with these goes elsewhere when the server asks for it (enhanced RTMP v2, "Reconnect
+    /// Request"), and says so in `connect`.
+    pub follow: bool,
 }
 
 /// What to do where datagrams do not get through: nobody answers within
@@ -94,6 +98,7 @@ impl Options {
             peers_max: PEERS_MAX,
             others: Vec::new(),
             tracer: None,
+            follow: false,
         }
     }
 
@@ -146,6 +151,14 @@ impl Options {
         self
     }
 
+    /// Goes elsewhere when the server asks for it: where it says, else to the same address,
+    /// else to [`Self::others`].
+    #[must_use]
+    pub const fn following(mut self) -> Self {
+        self.follow = true;
+        self
+    }
+
     /// With another patience.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
@@ -170,6 +183,9 @@ impl Options {
         }
         if setup.tc_url.is_empty() {
             setup.tc_url = target.tc_url();
+        }
+        if self.follow {
+            setup.caps_ex |= RECONNECT;
         }
         setup
     }

@@ -1,21 +1,36 @@
 //! A connection that plays.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::time::Instant;
 
 use model::{Frame, Kind, Unwrapper};
 use rtmp::{Message, MessageKind, StreamId};
 use session::client::{Event, PlayRequest, Progress, Status};
 
+use crate::handover::play::{Heard, Moving, Splice};
+use crate::handover::{self, Home};
 use crate::{Connection, Error};
 
 /// A connection that plays one stream.
-#[derive(Debug)]
 pub struct Player {
     connection: Connection,
     stream: StreamId,
     clock: Unwrapper,
     ended: Option<Ended>,
+    /// Where it goes on when the server asks it to leave.
+    home: Option<Box<Home>>,
+    moving: Option<Box<Moving>>,
+    splice: Splice,
+    /// What came by the new connection while the old one was left.
+    ready: VecDeque<Arrival>,
+    /// The time of the last message.
+    last: Option<u32>,
+    /// The old connection says goodbye.
+    leaving: Option<Leaving>,
 }
+
+type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A message and when it was read from the socket.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +68,12 @@ impl Player {
             stream,
             clock: Unwrapper::default(),
             ended: None,
+            home: None,
+            moving: None,
+            splice: Splice::default(),
+            ready: VecDeque::new(),
+            last: None,
+            leaving: None,
         }
     }
 
@@ -62,9 +83,23 @@ impl Player {
     /// # Errors
     /// Says which step failed.
     pub async fn open(target: &crate::Target, options: &crate::Options) -> Result<Self, Error> {
+        let mut player = Self::open_once(target, options).await?;
+        player.home = Home::of(target, options);
+        Ok(player)
+    }
+
+    /// As [`Self::open`], to stay there.
+    pub(crate) async fn open_once(
+        target: &crate::Target,
+        options: &crate::Options,
+    ) -> Result<Self, Error> {
         let name = target.stream()?;
         let connection = Connection::open(target, options).await?;
         connection.play(name, PlayRequest::default()).await
+    }
+
+    pub(crate) fn into_parts(self) -> (Connection, StreamId) {
+        (self.connection, self.stream)
     }
 
     /// The next thing that the server says about the stream.
@@ -73,9 +108,65 @@ impl Player {
     /// Why the connection failed.
     pub async fn next(&mut self) -> Result<Item, Error> {
         loop {
-            let (event, at) = self.connection.next_event().await?;
-            if let Some(item) = self.sort(event, at) {
+            if let Some(arrival) = self.ready.pop_front() {
+                return Ok(Item::Message(arrival));
+            }
+            let heard = match &mut self.moving {
+                Some(moving) => moving.hear(&mut self.connection).await,
+                None => {
+                    let (event, at) = self.hear().await?;
+                    Heard::Old(event, at)
+                }
+            };
+            if let Some(item) = self.take(heard)? {
                 return Ok(item);
+            }
+        }
+    }
+
+    /// The next event, while the goodbye to an old connection gets on.
+    async fn hear(&mut self) -> Result<(Event, Instant), Error> {
+        if let Some(leaving) = &mut self.leaving {
+            tokio::select! {
+                biased;
+                heard = self.connection.next_event() => return heard,
+                () = leaving => self.leaving = None,
+            }
+        }
+        self.connection.next_event().await
+    }
+
+    fn take(&mut self, heard: Heard) -> Result<Option<Item>, Error> {
+        match heard {
+            Heard::Lost(error) => Err(error),
+            Heard::Go(gone) => {
+                self.stream = gone.stream;
+                let old = std::mem::replace(&mut self.connection, gone.connection);
+                if gone.leave {
+                    self.leaving = Some(Box::pin(async move {
+                        // It is left however the goodbye goes.
+                        let _ = old.close().await;
+                    }));
+                }
+                self.splice = gone.splice;
+                self.ready.extend(gone.ready);
+                self.moving = None;
+                Ok(None)
+            }
+            Heard::Old(event, at) => {
+                if self.moving.is_none()
+                    && let Some(home) = &self.home
+                    && let Some(tc_url) = handover::request(&event)
+                {
+                    self.moving = Some(Box::new(Moving::begin(home, tc_url, self.last)));
+                }
+                let item = self.sort(event, at);
+                if let (Some(Item::Message(arrival)), Some(moving)) = (&item, &mut self.moving)
+                    && let Some(heard) = moving.note(&arrival.message)
+                {
+                    self.take(heard)?;
+                }
+                Ok(item)
             }
         }
     }
@@ -152,8 +243,12 @@ impl Player {
 
     fn sort(&mut self, event: Event, at: Instant) -> Option<Item> {
         if let Event::Message(message) = event {
-            return (message.stream == self.stream)
-                .then_some(Item::Message(Arrival { message, at }));
+            if message.stream != self.stream {
+                return None;
+            }
+            let arrival = self.splice.pass(Arrival { message, at })?;
+            self.last = Some(arrival.message.time);
+            return Some(Item::Message(arrival));
         }
         if let Event::Progress {
             stream,
@@ -184,5 +279,15 @@ impl Player {
         }
         self.ended = Some(how.clone());
         Some(Item::Ended(how))
+    }
+}
+
+impl std::fmt::Debug for Player {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Player")
+            .field("connection", &self.connection)
+            .field("stream", &self.stream)
+            .field("moving", &self.moving)
+            .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use model::EdgeId;
 use node::health::{Condition, Health, Server};
 use node::link::Mutual;
-use node::metrics::Metrics;
+use node::metrics::{Calls, Metrics};
 use node::resolve::{Addresses, Entry};
 use node::shutdown::Drain;
 use tokio::net::TcpListener;
@@ -21,6 +21,7 @@ use crate::accept::{self, Permits};
 use crate::config::Config;
 use crate::datagram::{self, Door};
 use crate::follow::Tracing;
+use crate::limits::RECONNECT_SPREAD;
 use crate::link::LinkSetup;
 use crate::metrics::{self, Figures};
 use crate::peers::{self, Peers};
@@ -245,6 +246,7 @@ impl Edge {
                 tls.watch();
                 tls.client
             }),
+            calls: Calls::made(&metrics),
             load,
         };
         let link = setup.clone();
@@ -383,8 +385,9 @@ impl Edge {
         drain.draining().await;
         info!(clients = permits.held(), "draining");
         listeners.shutdown().await;
+        let spread = RECONNECT_SPREAD.min(config.drain_grace / 4);
         for shard in &shards {
-            shard.send(ToShard::Drain);
+            shard.send(ToShard::Drain(spread));
         }
         let waited = tokio::time::timeout(config.drain_grace, permits.idle()).await;
         if waited.is_err() {

@@ -108,11 +108,41 @@ pub(crate) struct Door {
     clients: RefCell<HashMap<SessionId, Rc<Connection>>>,
     permits: Permits,
     seed: Cell<u64>,
+    /// Clients that were taken in, and that were not.
+    came: Cell<(u64, u64)>,
 }
 
 impl std::fmt::Debug for Door {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Door")
+    }
+}
+
+/// How far clients have come that came by datagrams, so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Handshakes {
+    /// Hellos answered.
+    pub(crate) begun: u64,
+    /// Key agreements made.
+    pub(crate) agreed: u64,
+    /// Sessions of clients that were taken in.
+    pub(crate) completed: u64,
+    /// Sessions that were not: there are too many, or the edge drains.
+    pub(crate) refused: u64,
+    /// Cookies that were forged or too old.
+    pub(crate) forged: u64,
+    /// What was not done because it was done too often.
+    pub(crate) limited: u64,
+}
+
+impl std::ops::AddAssign for Handshakes {
+    fn add_assign(&mut self, other: Self) {
+        self.begun += other.begun;
+        self.agreed += other.agreed;
+        self.completed += other.completed;
+        self.refused += other.refused;
+        self.forged += other.forged;
+        self.limited += other.limited;
     }
 }
 
@@ -146,6 +176,7 @@ impl Door {
             clients: RefCell::default(),
             permits: common.permits,
             seed: Cell::new(common.seed ^ u64::from(index) << 32),
+            came: Cell::default(),
         }
     }
 
@@ -284,6 +315,20 @@ impl Door {
         }
     }
 
+    /// How far clients have come.
+    pub(crate) fn handshakes(&self) -> Handshakes {
+        let stats = self.endpoint.borrow().stats();
+        let (completed, refused) = self.came.get();
+        Handshakes {
+            begun: stats.hellos,
+            agreed: stats.keyings,
+            completed,
+            refused,
+            forged: stats.cookies_refused,
+            limited: stats.limited,
+        }
+    }
+
     /// Tells one who asked where a peer is, or a peer of who asked.
     pub(crate) fn introduce(&self, what: Introduce) {
         let mut endpoint = self.endpoint.borrow_mut();
@@ -315,9 +360,11 @@ impl Door {
         (peer, id): (SocketAddr, Fingerprint),
         shard: &Rc<Shard>,
     ) {
+        let (completed, turned_away) = self.came.get();
         let permit = match self.permits.take(peer.ip()) {
             Ok(permit) if shard.takes_clients() => permit,
             refused => {
+                self.came.set((completed, turned_away + 1));
                 if let Err(full) = refused {
                     shard.settings.figures.refused(full);
                 }
@@ -328,6 +375,7 @@ impl Door {
                 return;
             }
         };
+        self.came.set((completed + 1, turned_away));
         let seed = next_seed(self.seed.get());
         self.seed.set(seed);
         let client = shard.welcome(Guest {

@@ -25,6 +25,11 @@ pub const WRITE_SLICES: usize = 64;
 /// The shared read buffer of a shard. One read takes at most this.
 pub const READ_BUFFER: usize = 64 * 1024;
 
+/// Over how long the clients of an edge that drains are asked to go elsewhere, or over a quarter
+/// of the grace time if that is less. Ten thousand then come to the others at two thousand in a
+/// second, which one of them alone could take.
+pub const RECONNECT_SPREAD: Duration = Duration::from_secs(5);
+
 /// A client that takes no byte for this long while we have some for it is gone.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 

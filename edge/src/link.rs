@@ -16,6 +16,7 @@ use std::time::Duration;
 use fabric::v1::{self, media_client::MediaClient, to_edge, to_origin};
 use model::{EdgeId, Epoch, OriginId, StreamKey};
 use node::link::Address;
+use node::metrics::Calls;
 use node::process::{Failure, chain};
 use node::resolve::Addresses;
 use node::telemetry::{Phase, SpanPlace};
@@ -212,6 +213,8 @@ pub(crate) struct LinkSetup {
     pub(crate) settings: node::link::Settings,
     /// What origins are shown, and whom this edge trusts.
     pub(crate) tls: Option<node::link::ClientTls>,
+    /// How long calls take.
+    pub(crate) calls: Calls,
     /// How much the edge has to do.
     pub(crate) load: watch::Receiver<v1::Load>,
 }
@@ -273,7 +276,7 @@ async fn run(
     events: &mpsc::UnboundedSender<LinkEvent>,
 ) -> Result<(), Failure> {
     let channel = node::link::dial(address, &setup.settings, setup.tls.as_ref()).await?;
-    let mut client = MediaClient::new(channel)
+    let mut client = MediaClient::new(setup.calls.timed(channel))
         .max_decoding_message_size(fabric::GRPC_MESSAGE_MAX)
         .max_encoding_message_size(fabric::GRPC_MESSAGE_MAX);
 

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use fabric::v1::Load;
 use node::metrics::{
     Counter, Counters, Gauge, Gauges, Histogram, LocalCounter, LocalHistogram, Metrics, SECONDS,
-    level,
+    catch_up, level,
 };
 use tokio::sync::oneshot;
 
 use crate::accept::{Full, Permits};
+use crate::datagram::Handshakes;
 use crate::shard::{ShardHandle, Standing, ToShard};
 use crate::upstream::Reachable;
 
@@ -58,6 +59,7 @@ struct Inner {
     streams: Gauges,
     backlog: Gauge,
     links: Gauge,
+    handshakes: Counters,
 }
 
 /// What one shard counts.
@@ -164,6 +166,13 @@ impl Figures {
                 "selvage_origins_reachable",
                 "Origins that streams can be given to.",
             ),
+            handshakes: metrics.counters(
+                "selvage_rtmfp_handshakes_total",
+                "How far RTMFP clients came: hellos answered, keys agreed upon, sessions taken in, \
+                 sessions not taken in, cookies that were forged or too old, and what was not \
+                 done because it was done too often.",
+                &["what"],
+            ),
         };
         // A figure is there before it moves.
         for protocol in Protocol::ALL {
@@ -220,6 +229,19 @@ impl Figures {
         self.0.refused.with_label_values(&[reason]).inc();
     }
 
+    fn shake(&self, hands: Handshakes) {
+        for (what, counted) in [
+            ("begun", hands.begun),
+            ("agreed", hands.agreed),
+            ("completed", hands.completed),
+            ("refused", hands.refused),
+            ("forged", hands.forged),
+            ("limited", hands.limited),
+        ] {
+            catch_up(&self.0.handshakes.with_label_values(&[what]), counted);
+        }
+    }
+
     /// Has what the shards know asked for at every scrape.
     pub(crate) fn watch(
         &self,
@@ -235,6 +257,7 @@ impl Figures {
                 let standing = ask(&shards).await;
                 figures.0.viewers.set(level(standing.viewers));
                 figures.0.backlog.set(level(standing.backlog));
+                figures.shake(standing.handshakes);
                 for (role, count) in [
                     ("published", standing.published),
                     ("watched", standing.watched),
@@ -268,6 +291,7 @@ pub(crate) async fn ask(shards: &[ShardHandle]) -> Standing {
         all.published += one.published;
         all.watched += one.watched;
         all.backlog += one.backlog;
+        all.handshakes += one.handshakes;
     }
     all
 }

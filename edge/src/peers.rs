@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fabric::v1::{ToDirectory, to_directory};
-use node::metrics::{Metrics, catch_up};
+use node::metrics::{Metrics, SECONDS, catch_up};
 use node::resolve::Addresses;
 use rtmfp::address::Address;
 use rtmfp::crypto::identity::Fingerprint;
@@ -186,6 +186,13 @@ impl Peers {
              another, nowhere; a peer here was told; not to be told; too often, or nobody knew.",
             &["what"],
         );
+        self.counts.answers.0.get_or_init(|| {
+            metrics.histogram(
+                "selvage_rtmfp_lookup_seconds",
+                "From asking an origin where a peer is to its answer, or until it is given up.",
+                SECONDS,
+            )
+        });
         let counts = self.counts.clone();
         metrics.on_scrape(move || {
             for (what, counted) in [

@@ -27,7 +27,7 @@ pub(crate) use self::inbox::{ShardHandle, Standing, ToShard};
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId};
 use crate::connection::{self, Connection};
-use crate::datagram::{Door, Guest};
+use crate::datagram::{Door, Guest, Handshakes};
 use crate::follow::{Chooser, Tracing};
 use crate::limits::{INBOX_BATCH, STRAYS_MAX};
 use crate::metrics::{Counts, Figures};
@@ -383,9 +383,9 @@ impl Shard {
                     .count();
                 let _ = answer.send(taken > 0);
             }
-            ToShard::Drain => {
+            ToShard::Drain(spread) => {
                 self.draining.set(true);
-                self.each(Connection::drain);
+                self.send_away(spread);
             }
             ToShard::Close => {
                 self.closing.set(true);
@@ -401,6 +401,10 @@ impl Shard {
             published: self.publications.borrow().len(),
             watched: channels.len(),
             backlog: channels.values().map(|channel| channel.bytes()).sum(),
+            handshakes: self
+                .door
+                .as_ref()
+                .map_or_else(Handshakes::default, |d| d.handshakes()),
         }
     }
 
@@ -463,7 +467,27 @@ impl Shard {
         });
     }
 
-    /// Whether clients may come by datagrams.
+    /// Asks all clients that can to go elsewhere, one after the other: those that all come back
+    /// in the same moment are a burden to whoever takes them.
+    fn send_away(self: &Rc<Self>, spread: Duration) {
+        let mut all: Vec<u64> = self.connections.borrow().keys().copied().collect();
+        // In no order that a client could know.
+        all.sort_by_key(|number| self.chance.hash_one(number));
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let from = Instant::now();
+            let pause = spread / u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
+            for (place, number) in (0_u32..).zip(all) {
+                tokio::time::sleep_until(from + pause * place).await;
+                let connection = shard.connections.borrow().get(&number).cloned();
+                if let Some(connection) = connection {
+                    connection.drain(&shard);
+                }
+            }
+        });
+    }
+
+    /// Whether clients may come by datagrams, and those that came may stay.
     pub(crate) fn takes_clients(&self) -> bool {
         !self.draining.get() && !self.closing.get()
     }

@@ -33,7 +33,7 @@ TARGET = {"namespace", "service", "pod"}
 def declared():
     """The figures that the sources declare: name -> (kind, labels)."""
     call = re.compile(
-        r'\.\s*(counters?|gauges?|histogram)\(\s*"(selvage_\w+)",\s*"(?:[^"\\]|\\.)*",?\s*(?:&\[([^\]]*)\])?',
+        r'\.\s*(counters?|gauges?|histograms?)\(\s*"(selvage_\w+)",\s*"(?:[^"\\]|\\.)*",?\s*(?:&\[([^\]]*)\])?',
         re.S,
     )
     found = {name: (kind, set()) for name, kind in PROCESS.items()}

@@ -12,6 +12,8 @@
 //! have few values, all of them known when this is compiled: nothing that a client says is ever
 //! a label.
 
+mod calls;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +26,8 @@ use axum::routing::get;
 use prometheus::{Encoder as _, HistogramOpts, Opts, TextEncoder};
 use tracing::warn;
 
+pub use calls::{Calls, Timed};
+
 /// A sum that only grows.
 pub type Counter = prometheus::IntCounter;
 /// Sums that only grow, told apart by labels.
@@ -34,6 +38,8 @@ pub type Gauge = prometheus::IntGauge;
 pub type Gauges = prometheus::IntGaugeVec;
 /// How often what took how long, in seconds.
 pub type Histogram = prometheus::Histogram;
+/// How often what took how long, told apart by labels.
+pub type Histograms = prometheus::HistogramVec;
 /// A counter of one thread, which is added up by `flush`.
 pub type LocalCounter = prometheus::local::LocalIntCounter;
 /// A histogram of one thread, which is added up by `flush`.
@@ -134,6 +140,19 @@ impl Metrics {
     ) -> Histogram {
         let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
         self.made(Histogram::with_opts(opts))
+    }
+
+    /// New histograms, told apart by `labels`.
+    #[must_use]
+    pub fn histograms(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: &[&'static str],
+        buckets: &'static [f64],
+    ) -> Histograms {
+        let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.made(Histograms::new(opts, labels))
     }
 
     /// Has `ask` called at every scrape, and waits a second for what it returns: it sets gauges

@@ -55,7 +55,7 @@ use model::{NameError, NodeId, OriginId};
 use node::admin::Admin;
 use node::health::{Condition, Health, Server};
 use node::link::{Address, Listener, Mutual};
-use node::metrics::Metrics;
+use node::metrics::{Calls, Metrics};
 use node::shutdown::Drain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -271,15 +271,16 @@ impl Origin {
                 .or_else(|| listens.map(|addr| addr.to_string()))
         });
         let hub = Arc::new(Hub::new(config.limits.clone(), config.publish_grace));
+        let metrics = Metrics::new("origin", &config.id);
         let dial = Dial {
             settings: config.link.clone(),
             tls: tls.as_ref().map(|tls| tls.client.clone()),
+            calls: Calls::made(&metrics),
         };
         let book = Book::new(founders.clone());
         let address = advertised.unwrap_or_default();
         let desk = Desk::new(config.id.clone(), address, cluster, book, dial);
         let (told, lead) = watch::channel(Lead::default());
-        let metrics = Metrics::new("origin", &config.id);
         metrics::of_hub(&metrics, &hub);
         metrics::of_raft(&metrics, &desk, &lead);
         let seat = Seat {
@@ -408,6 +409,7 @@ impl Origin {
         metrics::of_directory(&figures, board.clone());
         let grpc = node::link::server(&config.link)
             .layer(node::telemetry::Extract)
+            .layer(Calls::answered(&figures))
             .add_service(service::media::Service::server(
                 id.clone(),
                 Arc::clone(&hub),

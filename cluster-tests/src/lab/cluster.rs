@@ -30,15 +30,15 @@ pub struct Node {
     pub addr: SocketAddr,
     /// Where health and metrics are asked for.
     pub http: SocketAddr,
-    /// How an origin is started again.
+    /// How it is started again.
     again: Option<Again>,
 }
 
 #[derive(Clone, Debug)]
 struct Again {
     args: Vec<String>,
-    /// Holds its data; goes with the last who knows it.
-    folder: Arc<TempDir>,
+    /// Holds an origin's data; goes with the last who knows it.
+    folder: Option<Arc<TempDir>>,
 }
 
 impl Cluster {
@@ -117,8 +117,12 @@ impl Node {
         Self::founding(number, addrs, &[])
     }
 
+    /// As [`Self::origin_of`], with more arguments.
+    ///
+    /// # Panics
+    /// When it does not start.
     #[track_caller]
-    fn founding(number: usize, addrs: &[SocketAddr], args: &[&str]) -> Self {
+    pub fn founding(number: usize, addrs: &[SocketAddr], args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned());
         if addrs.len() == 1 {
             let addr = ports::free(1)[0].to_string();
@@ -163,7 +167,7 @@ impl Node {
         args.extend(["--listen".to_owned(), node.addr.to_string()]);
         node.again = Some(Again {
             args,
-            folder: Arc::new(folder),
+            folder: Some(Arc::new(folder)),
         });
         node
     }
@@ -178,17 +182,28 @@ impl Node {
         self.start_again();
     }
 
-    /// Starts an origin that has ended again with the data it had, where it was.
+    /// Starts an origin that has ended again with the data it had, where it was; or an edge of
+    /// [`Self::lasting_edge`].
     ///
     /// # Panics
-    /// When it does not start, or is no origin.
+    /// When it does not start, or is another edge.
     #[track_caller]
     pub fn start_again(&mut self) {
-        let again = self.again.clone().expect("an origin");
+        let again = self.again.clone().expect("one that can be started again");
+        let what = if again.folder.is_some() {
+            "grpc"
+        } else {
+            "rtmp"
+        };
         *self = Self {
             again: Some(again.clone()),
-            ..Self::start(&self.id.clone(), "grpc", &words(&again.args))
+            ..Self::start(&self.id.clone(), what, &words(&again.args))
         };
+    }
+
+    /// Whether it says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        http::get(self.http, "/readyz").is_ok_and(|(status, _)| status == 200)
     }
 
     /// Takes an origin's data away, as a disk does that is replaced. It must have ended.
@@ -197,8 +212,8 @@ impl Node {
     /// When it is no origin, or there is nothing.
     #[track_caller]
     pub fn lose_data(&self) {
-        let again = self.again.as_ref().expect("an origin");
-        std::fs::remove_dir_all(again.folder.path().join("data")).expect("the data");
+        let folder = self.again.as_ref().and_then(|again| again.folder.as_ref());
+        std::fs::remove_dir_all(folder.expect("an origin").path().join("data")).expect("the data");
     }
 
     /// An edge that knows these origins, on a port of the system's choosing.
@@ -217,6 +232,28 @@ impl Node {
         args.extend(["--rtmp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         args.extend(more);
         Self::start(&id, "rtmp", &args)
+    }
+
+    /// An edge as of [`Self::edge`], at addresses that it has again when it is started again.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn lasting_edge(number: usize, origins: &[SocketAddr], more: &[&str]) -> Self {
+        let id = format!("edge-{number}");
+        let known: Vec<_> = origins.iter().map(SocketAddr::to_string).collect();
+        let addrs = ports::free(2);
+        let mut args: Vec<String> = ["edge", "--id", &id, "--origins", &known.join(",")]
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        for (flag, addr) in ["--rtmp", "--http"].into_iter().zip(addrs) {
+            args.extend([flag.to_owned(), addr.to_string()]);
+        }
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        let mut node = Self::start(&id, "rtmp", &words(&args));
+        node.again = Some(Again { args, folder: None });
+        node
     }
 
     /// How many links to origins an edge has made so far, by what it says in its log.

@@ -11,9 +11,10 @@ use super::raw::dial;
 /// When nobody answers, or not in HTTP.
 pub fn get(addr: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut socket = dial(addr)?;
+    // To 1.0 nobody answers in chunks.
     write!(
         socket,
-        "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.0\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;

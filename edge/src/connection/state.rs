@@ -355,6 +355,10 @@ impl State {
                 if let Wire::Flows(flows) = &self.carrier {
                     flows.enter(shard, &connect.at);
                 }
+                // The others were asked before it had said whether it can.
+                if !shard.takes_clients() {
+                    self.session.request_reconnect(None, now);
+                }
             }
             Event::Object(request) => self.ask_object(own, shard, request, now),
             Event::Resume {

@@ -11,10 +11,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use node::metrics::Histogram;
 use rtmfp::address::{Address, Origin};
 use rtmfp::crypto::identity::Fingerprint;
 use rtmfp::endpoint::SessionId;
@@ -148,6 +149,19 @@ pub(crate) struct Counts {
     pub(crate) refused: AtomicU64,
     /// What was not done because it was done too often, or because nobody answered.
     pub(crate) limited: AtomicU64,
+    /// How long origins take to say where a peer is, where that is shown.
+    pub(crate) answers: Answers,
+}
+
+/// Set where somebody can see it.
+#[derive(Default)]
+pub(crate) struct Answers(pub(crate) OnceLock<Histogram>);
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let count = self.0.get().map_or(0, Histogram::get_sample_count);
+        count.fmt(f)
+    }
 }
 
 impl Counts {
@@ -366,6 +380,11 @@ impl Book {
         let Some(seek) = self.seeks.remove(&id) else {
             return;
         };
+        if let Some(answers) = self.counts.answers.0.get() {
+            let asked = seek.until.checked_sub(SEEK_TIMEOUT);
+            let took = asked.map(|asked| now.saturating_duration_since(asked));
+            answers.observe(took.unwrap_or_default().as_secs_f64());
+        }
         match answer {
             Answer::Found { observed, reported } => {
                 Counts::add(&self.counts.elsewhere);

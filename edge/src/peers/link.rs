@@ -98,7 +98,7 @@ async fn run(
     let channel = node::link::dial(address, &settings, setup.tls.as_ref())
         .await
         .map_err(|error| before(error.into()))?;
-    let mut client = PeersClient::new(channel)
+    let mut client = PeersClient::new(setup.calls.timed(channel))
         .max_decoding_message_size(fabric::GRPC_MESSAGE_MAX)
         .max_encoding_message_size(fabric::GRPC_MESSAGE_MAX);
     let (out, outgoing) = mpsc::channel(OUT_QUEUE);

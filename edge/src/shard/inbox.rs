@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use fabric::v1::refused::Reason;
 use ledger::replica::{CallId, CallResult, Recipients, SubscriberId};
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::PublicationId;
 use crate::accept::Accepted;
 use crate::channel::{Change, ChannelId, Item};
+use crate::datagram::Handshakes;
 use crate::follow::Asked;
 use crate::link::{Grant, LinkId};
 use crate::peers::Introduce;
@@ -159,8 +161,8 @@ pub(crate) enum ToShard {
         /// Whether it is published here.
         answer: oneshot::Sender<bool>,
     },
-    /// The edge drains: ask clients that can to go elsewhere.
-    Drain,
+    /// The edge drains: ask clients that can to go elsewhere, all of them within this time.
+    Drain(Duration),
     /// Close every connection with a status, then end.
     Close,
 }
@@ -182,6 +184,8 @@ pub(crate) struct Standing {
     pub(crate) watched: usize,
     /// What their backlogs cost, in bytes.
     pub(crate) backlog: usize,
+    /// How far clients have come that came by datagrams.
+    pub(crate) handshakes: Handshakes,
 }
 
 /// The way to a shard.

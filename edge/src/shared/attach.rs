@@ -233,7 +233,7 @@ async fn run(
         ..setup.settings.clone()
     };
     let channel = node::link::dial(address, &settings, setup.tls.as_ref()).await?;
-    let mut client = SharedClient::new(channel)
+    let mut client = SharedClient::new(setup.calls.timed(channel))
         .max_decoding_message_size(fabric::GRPC_MESSAGE_MAX)
         .max_encoding_message_size(fabric::GRPC_MESSAGE_MAX);
     let (out, outgoing) = mpsc::channel(OUT_QUEUE);
@@ -322,6 +322,7 @@ mod tests {
             incarnation: 1,
             settings: Settings::default(),
             tls,
+            calls: node::metrics::Calls::made(&node::metrics::Metrics::new("edge", "edge-0")),
             load: watch::channel(fabric::v1::Load::default()).1,
         }
     }

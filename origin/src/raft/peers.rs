@@ -17,6 +17,7 @@ use fabric::v1::raft_client::RaftClient;
 use fabric::v1::{RaftBatch, RaftHello, SnapshotHead, SnapshotPiece};
 use model::NodeId;
 use node::link::{Address, ClientTls, Settings};
+use node::metrics::{Calls, Timed};
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
@@ -101,11 +102,14 @@ pub(crate) struct Voice {
 pub(crate) struct Dial {
     pub(crate) settings: Settings,
     pub(crate) tls: Option<ClientTls>,
+    /// How long its calls take.
+    pub(crate) calls: Calls,
 }
 
 impl Dial {
-    pub(crate) fn channel(&self, address: &Address) -> Result<Channel, node::link::Error> {
-        node::link::connect_tls(address, &self.settings, self.tls.as_ref())
+    pub(crate) fn channel(&self, address: &Address) -> Result<Timed<Channel>, node::link::Error> {
+        let channel = node::link::connect_tls(address, &self.settings, self.tls.as_ref())?;
+        Ok(self.calls.timed(channel))
     }
 }
 

@@ -10,6 +10,7 @@ use fabric::v1::{
     TransferRequest,
 };
 use model::{NodeId, OriginId};
+use node::metrics::Timed;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -34,7 +35,7 @@ impl Service {
         &self,
         refused: Refused,
         came: &MetadataMap,
-    ) -> Result<ClusterClient<Channel>, Status> {
+    ) -> Result<ClusterClient<Timed<Channel>>, Status> {
         match refused {
             Refused::Status(status) => Err(status),
             Refused::Leads(leader) if came.contains_key(HANDED_ON) => {

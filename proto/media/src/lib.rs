@@ -98,5 +98,5 @@ pub use backlog::{Backlog, PushError, Pushed, Read};
 pub use cursor::{Cursor, JoinAt, Lag};
 pub use limits::Limits;
 pub use marks::Marks;
-pub use rebase::{Rebase, STEP_MS};
+pub use rebase::{CONTINUES_MS, Rebase, STEP_MS};
 pub use view::{Selection, View};

@@ -7,13 +7,18 @@ use model::{Epoch, MediaTime};
 /// and a player would only show it as a stall.
 pub const STEP_MS: u64 = 1;
 
+/// A publish whose clock begins so little behind the end of the one before goes on with that
+/// clock: the same encoder, which came by another edge. Pictures at ten in a second are less
+/// apart.
+pub const CONTINUES_MS: u64 = 250;
+
 /// Maps the publisher's clock to one player's clock.
 ///
 /// Every publish begins its clock where it likes, often at 0; a player must never see time
 /// jump back by an hour because the encoder was restarted or the backup took over. The
 /// first epoch is mapped as it is, so most players share the stream's clock and its wire
 /// images. In each later epoch the first frame follows the latest time sent by
-/// [`STEP_MS`], and the shift stays the same for the whole epoch, because audio and video
+/// [`STEP_MS`] unless its clock goes on ([`CONTINUES_MS`]), and the shift stays the same for the whole epoch, because audio and video
 /// must keep their distance.
 ///
 /// ```
@@ -47,18 +52,29 @@ impl Rebase {
         match self.epoch {
             Some(current) if current == epoch => {}
             None => self.epoch = Some(epoch),
+            Some(_) if self.continues(time) => self.epoch = Some(epoch),
             Some(_) => {
                 self.epoch = Some(epoch);
                 self.shift = self.sent.0.saturating_add(STEP_MS).wrapping_sub(time.0);
             }
         }
-        let mapped = if self.shift.cast_signed() < 0 {
+        let mapped = self.shifted(time);
+        self.sent = self.sent.max(mapped);
+        mapped
+    }
+
+    /// Whether the first frame of an epoch goes on where the last one ended.
+    fn continues(&self, time: MediaTime) -> bool {
+        let ahead = self.shifted(time).0.checked_sub(self.sent.0);
+        ahead.is_some_and(|ahead| (STEP_MS..=CONTINUES_MS).contains(&ahead))
+    }
+
+    fn shifted(&self, time: MediaTime) -> MediaTime {
+        MediaTime(if self.shift.cast_signed() < 0 {
             time.0.saturating_sub(self.shift.wrapping_neg())
         } else {
             time.0.saturating_add(self.shift)
-        };
-        self.sent = self.sent.max(MediaTime(mapped));
-        MediaTime(mapped)
+        })
     }
 
     /// Whether the player's clock is the publisher's: then its wire images can be shared.
@@ -80,6 +96,18 @@ mod tests {
         assert_eq!(rebase.map(Epoch(2), MediaTime(1_000_020)), MediaTime(121));
         assert_eq!(rebase.map(Epoch(3), MediaTime(0)), MediaTime(122));
         assert!(!rebase.is_identity());
+    }
+
+    #[test]
+    fn a_publish_that_goes_on_where_the_last_one_ended_keeps_its_clock() {
+        let mut rebase = Rebase::default();
+        rebase.map(Epoch(1), MediaTime(100));
+        assert_eq!(rebase.map(Epoch(2), MediaTime(140)), MediaTime(140));
+        assert!(rebase.is_identity());
+        assert_eq!(rebase.map(Epoch(3), MediaTime(0)), MediaTime(141));
+        assert_eq!(rebase.map(Epoch(4), MediaTime(40)), MediaTime(181));
+        assert_eq!(rebase.map(Epoch(5), MediaTime(290)), MediaTime(431));
+        assert_eq!(rebase.map(Epoch(6), MediaTime(541)), MediaTime(432));
     }
 
     #[test]

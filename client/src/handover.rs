@@ -1,0 +1,131 @@
+//! Following a server that asks its clients to go elsewhere (enhanced RTMP v2, "Reconnect
+//! Request"), without a gap: the new connection is made before the old one is left.
+
+pub(crate) mod play;
+pub(crate) mod publish;
+
+use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
+use std::time::Duration;
+
+use rtmp::StreamId;
+use session::client::Event;
+
+use crate::limits::{FOLLOW_PAUSE, FOLLOW_PAUSE_MAX};
+use crate::{Connection, Error, Options, Target};
+
+/// A connection that is being made, with the stream that is published or played on it.
+pub(crate) type Opening = Pin<Box<dyn Future<Output = (Connection, StreamId)> + Send>>;
+
+/// Where a connection that follows comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    pub(crate) target: Target,
+    pub(crate) options: Options,
+}
+
+impl Home {
+    /// Nothing for a connection that does not follow.
+    pub(crate) fn of(target: &Target, options: &Options) -> Option<Box<Self>> {
+        options.follow.then(|| {
+            let (target, options) = (target.clone(), options.clone());
+            Box::new(Self { target, options })
+        })
+    }
+
+    /// Goes where the server asked us to go, else where we came from, else to the others, again
+    /// and again until `begin` gets what it wants there.
+    fn open<F, B>(&self, tc_url: Option<&str>, begin: B) -> Opening
+    where
+        F: Future<Output = Result<(Connection, StreamId), Error>> + Send + 'static,
+        B: Fn(Target, Options) -> F + Send + Sync + 'static,
+    {
+        let asked = tc_url.and_then(|url| self.resolve(url));
+        let others = self.options.others.iter().cloned();
+        let others = others.map(|other| other.with_stream(&*self.target.stream));
+        let targets: Vec<Target> = asked
+            .into_iter()
+            .chain([self.target.clone()])
+            .chain(others)
+            .collect();
+        let mut options = self.options.clone();
+        // Each is tried in its turn.
+        options.others.clear();
+        Box::pin(async move {
+            let mut pause = FOLLOW_PAUSE;
+            loop {
+                for target in &targets {
+                    if let Ok(begun) = begin(target.clone(), options.clone()).await {
+                        return begun;
+                    }
+                }
+                tokio::time::sleep(jittered(pause)).await;
+                pause = (pause * 2).min(FOLLOW_PAUSE_MAX);
+            }
+        })
+    }
+
+    /// `tcUrl` may be a whole address, or an application of the same server.
+    fn resolve(&self, tc_url: &str) -> Option<Target> {
+        let target = match tc_url.strip_prefix('/') {
+            Some(app) if !app.is_empty() => self.target.clone().with_app(app),
+            Some(_) => return None,
+            None => Target::connection(tc_url).ok()?,
+        };
+        Some(target.with_stream(&*self.target.stream))
+    }
+}
+
+/// The server asks us to go elsewhere: where to, if it says so.
+pub(crate) fn request(event: &Event) -> Option<Option<String>> {
+    let Event::Status { stream, status } = event else {
+        return None;
+    };
+    let asked =
+        *stream == StreamId::CONNECTION && status.code == "NetConnection.Connect.ReconnectRequest";
+    asked.then(|| {
+        let tc_url = status.info.get("tcUrl").and_then(amf::Value::as_str);
+        tc_url.filter(|url| !url.is_empty()).map(ToOwned::to_owned)
+    })
+}
+
+/// Between half of it and all of it, so that those who were turned away together do not come
+/// back together.
+fn jittered(pause: Duration) -> Duration {
+    let share = RandomState::new().hash_one(0_u8) % 512;
+    pause / 2 + pause * u32::try_from(share).unwrap_or_default() / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home() -> Home {
+        Home {
+            target: "rtmp://a.example/live/room?x=1".parse().unwrap(),
+            options: Options::player(),
+        }
+    }
+
+    #[test]
+    fn the_server_may_name_another_server_or_another_application() {
+        let home = home();
+        let to = home.resolve("rtmp://b.example:1936/live").unwrap();
+        assert_eq!((&*to.host, to.port, &*to.app), ("b.example", 1936, "live"));
+        assert_eq!(to.stream, home.target.stream);
+        let to = home.resolve("/other").unwrap();
+        assert_eq!((&*to.host, &*to.app), ("a.example", "other"));
+        assert_eq!(home.resolve("/"), None);
+        assert_eq!(home.resolve("nonsense"), None);
+    }
+
+    #[test]
+    fn pauses_differ_and_are_bounded() {
+        let pause = Duration::from_secs(1);
+        for _ in 0..100 {
+            let jittered = jittered(pause);
+            assert!(jittered >= pause / 2 && jittered <= pause);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The handover of a play.
+//!
+//! ```text
+//!   old ··· 7 8 9 10 11            seen since we were asked to go:  8 9 10 11
+//!   new           9 10 11 12 ···   fresh:  C 9 10 11 12
+//!                                          ╰ 9 is the seam: 10 and 11 are left out, 12 follows
+//! ```
+//!
+//! Servers of one fabric give a stream in one order. As soon as one frame has come by both
+//! connections it is known what of the new one the player has had already, and by how much its
+//! clock differs. Until then the old connection is played on.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+use model::Class;
+use rtmp::{Message, MessageKind, StreamId};
+use session::client::{Closed, Event};
+
+use super::{Home, Opening};
+use crate::limits::{FRESH_MAX, SEAM_PATIENCE, SEEN_BYTES_MAX, SEEN_MAX};
+use crate::{Arrival, Connection, Error};
+
+/// A play that is on its way to another server.
+pub(crate) struct Moving {
+    home: Home,
+    tc_url: Option<String>,
+    arriving: Arriving,
+    /// What the old connection has given since.
+    seen: VecDeque<Message>,
+    seen_bytes: usize,
+    /// What the new one has given.
+    fresh: VecDeque<Arrival>,
+    /// The time of what was given out last.
+    last: Option<u32>,
+    /// Why the old connection has ended.
+    lost: Option<Error>,
+    /// When the seam is no longer waited for.
+    until: Option<Instant>,
+}
+
+enum Arriving {
+    Opening(Opening),
+    Open(Box<(Connection, StreamId)>),
+}
+
+/// What became of one wait.
+pub(crate) enum Heard {
+    /// The old connection says so.
+    Old(Event, Instant),
+    /// It is time to go over.
+    Go(Box<Gone>),
+    /// Neither of the two will say anything.
+    Lost(Error),
+}
+
+/// A move that is done.
+pub(crate) struct Gone {
+    pub(crate) connection: Connection,
+    pub(crate) stream: StreamId,
+    /// Whether the old connection is still there, and is to be closed.
+    pub(crate) leave: bool,
+    /// What follows what was given out.
+    pub(crate) ready: Vec<Arrival>,
+    pub(crate) splice: Splice,
+}
+
+impl std::fmt::Debug for Moving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Moving")
+            .field("open", &matches!(self.arriving, Arriving::Open(_)))
+            .field("seen", &self.seen.len())
+            .field("fresh", &self.fresh.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Moving {
+    /// Sets out.
+    pub(crate) fn begin(home: &Home, tc_url: Option<String>, last: Option<u32>) -> Self {
+        Self {
+            arriving: open(home, tc_url.as_deref()),
+            home: home.clone(),
+            tc_url,
+            seen: VecDeque::new(),
+            seen_bytes: 0,
+            fresh: VecDeque::new(),
+            last,
+            lost: None,
+            until: None,
+        }
+    }
+
+    /// Waits for what concerns the player. May be dropped and called again.
+    pub(crate) async fn hear(&mut self, old: &mut Connection) -> Heard {
+        loop {
+            let there = match &mut self.arriving {
+                Arriving::Opening(opening) => There::Opening(opening),
+                Arriving::Open(open) => There::Open(&mut open.0, self.fresh.len() < FRESH_MAX),
+            };
+            let gone = self.lost.is_some();
+            let until = self.until.map(tokio::time::Instant::from_std);
+            let turn = tokio::select! {
+                heard = old.next_event(), if !gone => Turn::Old(heard),
+                heard = there.next() => heard,
+                () = sleep_until(until) => Turn::Late,
+            };
+            match turn {
+                Turn::Old(Ok((event, at))) => return Heard::Old(event, at),
+                Turn::Old(Err(error)) => {
+                    self.lost = Some(error);
+                    let until = Instant::now() + self.home.options.patience;
+                    self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
+                }
+                Turn::Opened(open) => {
+                    self.arriving = Arriving::Open(open);
+                    let until = Instant::now() + SEAM_PATIENCE;
+                    self.until = Some(self.until.map_or(until, |earlier| earlier.min(until)));
+                }
+                Turn::New(Ok((event, at))) => self.take(event, at),
+                Turn::New(Err(_)) => self.again(),
+                Turn::Late if matches!(self.arriving, Arriving::Opening(_)) => {
+                    if let Some(error) = self.lost.take() {
+                        return Heard::Lost(error);
+                    }
+                    self.until = None;
+                }
+                Turn::Late => return self.go(None),
+            }
+            if let Some(seam) = self.newest_seam() {
+                return self.go(Some(seam));
+            }
+            if self.lost.is_some() && self.is_beyond() {
+                return self.go(None);
+            }
+        }
+    }
+
+    /// The player is given a message of the old connection. True when it is time to go over.
+    pub(crate) fn note(&mut self, message: &Message) -> Option<Heard> {
+        self.last = Some(message.time);
+        self.seen_bytes += message.payload.len();
+        self.seen.push_back(message.clone());
+        while self.seen.len() > SEEN_MAX || self.seen_bytes > SEEN_BYTES_MAX {
+            let oldest = self.seen.pop_front();
+            self.seen_bytes -= oldest.map_or(0, |oldest| oldest.payload.len());
+        }
+        let matches = |arrival: &Arrival| is_seam(message, &arrival.message);
+        let fresh = self.fresh.iter().rposition(matches)?;
+        let seen = self.seen.len().checked_sub(1)?;
+        Some(self.go(Some((seen, fresh))))
+    }
+
+    fn take(&mut self, event: Event, at: Instant) {
+        let Arriving::Open(open) = &self.arriving else {
+            return;
+        };
+        let stream = open.1;
+        match event {
+            Event::Message(message) if message.stream == stream => {
+                self.fresh.push_back(Arrival { message, at });
+            }
+            Event::Status { stream: of, status } if of == stream && status.is_error() => {
+                self.again();
+            }
+            Event::Closed { .. } => self.again(),
+            Event::Connected(_)
+            | Event::Rejected(_)
+            | Event::StreamReady { .. }
+            | Event::Status { .. }
+            | Event::Message(_)
+            | Event::Object(_)
+            | Event::Progress { .. }
+            | Event::Result { .. }
+            | Event::Failed { .. }
+            | Event::Call { .. } => {}
+        }
+    }
+
+    /// The new server does not do.
+    fn again(&mut self) {
+        self.fresh.clear();
+        self.arriving = open(&self.home, self.tc_url.as_deref());
+    }
+
+    /// What was seen that is the newest of what is fresh.
+    fn newest_seam(&self) -> Option<(usize, usize)> {
+        let newest = self.fresh.back()?;
+        let matches = |seen: &Message| is_seam(seen, &newest.message);
+        let seen = self.seen.iter().rposition(matches)?;
+        Some((seen, self.fresh.len() - 1))
+    }
+
+    /// Whether something has come that is later than all that the old connection gave.
+    fn is_beyond(&self) -> bool {
+        let newest = self.fresh.back().map(|arrival| arrival.message.time);
+        match (newest, self.last) {
+            (Some(newest), Some(last)) => is_later(newest, last),
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
+    }
+
+    fn go(&mut self, seam: Option<(usize, usize)>) -> Heard {
+        let opening = Arriving::Opening(Box::pin(std::future::pending()));
+        let Arriving::Open(open) = std::mem::replace(&mut self.arriving, opening) else {
+            // Nowhere to go: who asks has looked.
+            return Heard::Lost(self.lost.take().unwrap_or(Error::Closed(Closed::Here)));
+        };
+        let (connection, stream) = *open;
+        let mut splice = Splice::default();
+        let mut ready = Vec::new();
+        match seam {
+            Some((seen, fresh)) => {
+                let of = |seen: Option<&Message>| seen.map_or(0, |message| message.time);
+                let there = self.fresh.get(fresh).map(|arrival| &arrival.message);
+                splice.shift = of(self.seen.get(seen)).wrapping_sub(of(there));
+                splice.had = self.seen.split_off(seen + 1);
+                let rest = self.fresh.drain(fresh + 1..);
+                ready.extend(rest.filter_map(|arrival| splice.pass(arrival)));
+            }
+            None => {
+                let last = self.last;
+                let later = |arrival: &Arrival| {
+                    let Message { time, .. } = arrival.message;
+                    is_config(&arrival.message) || last.is_none_or(|last| is_later(time, last))
+                };
+                ready.extend(self.fresh.drain(..).filter(later));
+            }
+        }
+        Heard::Go(Box::new(Gone {
+            connection,
+            stream,
+            leave: self.lost.is_none(),
+            ready,
+            splice,
+        }))
+    }
+}
+
+enum Turn {
+    Old(Result<(Event, Instant), Error>),
+    New(Result<(Event, Instant), Error>),
+    Opened(Box<(Connection, StreamId)>),
+    Late,
+}
+
+enum There<'a> {
+    Opening(&'a mut Opening),
+    /// And whether it may be read.
+    Open(&'a mut Connection, bool),
+}
+
+impl There<'_> {
+    async fn next(self) -> Turn {
+        match self {
+            Self::Opening(opening) => Turn::Opened(Box::new(opening.await)),
+            Self::Open(connection, true) => Turn::New(connection.next_event().await),
+            Self::Open(_, false) => std::future::pending().await,
+        }
+    }
+}
+
+async fn sleep_until(until: Option<tokio::time::Instant>) {
+    match until {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn open(home: &Home, tc_url: Option<&str>) -> Arriving {
+    Arriving::Opening(home.open(tc_url, |target, options| async move {
+        let player = crate::Player::open_once(&target, &options).await?;
+        Ok(player.into_parts())
+    }))
+}
+
+/// How the messages of the new connection follow those of the old.
+#[derive(Debug, Default)]
+pub(crate) struct Splice {
+    /// Added to their times.
+    shift: u32,
+    /// What is still to come and was given out already.
+    had: VecDeque<Message>,
+}
+
+impl Splice {
+    /// The message as the player is to get it, if it has not had it.
+    pub(crate) fn pass(&mut self, mut arrival: Arrival) -> Option<Arrival> {
+        let message = &mut arrival.message;
+        message.time = message.time.wrapping_add(self.shift);
+        if self.had.is_empty() {
+            return Some(arrival);
+        }
+        let same = |had: &Message| had.kind == message.kind && had.payload == message.payload;
+        if let Some(at) = self.had.iter().position(same) {
+            self.had.drain(..=at);
+            return None;
+        }
+        let last = self.had.back().map(|had| had.time);
+        if last.is_some_and(|last| is_later(message.time, last)) {
+            // The new server has left some of it out.
+            self.had.clear();
+        }
+        Some(arrival)
+    }
+}
+
+/// Whether both are the same frame of one stream. Sounds may repeat themselves, so their times
+/// have to agree; of pictures that is not asked, because servers may have shifted them.
+fn is_seam(seen: &Message, fresh: &Message) -> bool {
+    seen.kind == fresh.kind
+        && matches!(seen.kind, MessageKind::Audio | MessageKind::Video)
+        && (seen.time == fresh.time || seen.kind == MessageKind::Video)
+        && seen.payload == fresh.payload
+        && !is_config(fresh)
+}
+
+fn is_config(message: &Message) -> bool {
+    let class = |payload: &Bytes| match message.kind {
+        MessageKind::Audio => flv::classify_audio(payload).class,
+        MessageKind::Video => flv::classify_video(payload).class,
+        MessageKind::UserControl
+        | MessageKind::DataAmf3
+        | MessageKind::SharedObjectAmf3
+        | MessageKind::CommandAmf3
+        | MessageKind::DataAmf0
+        | MessageKind::SharedObjectAmf0
+        | MessageKind::CommandAmf0 => Class::Data,
+    };
+    class(&message.payload) == Class::Config
+}
+
+/// The clock of the wire runs around.
+fn is_later(time: u32, than: u32) -> bool {
+    time.wrapping_sub(than).cast_signed() > 0
+}
