@@ -12,7 +12,7 @@ use node::metrics::{
 };
 use tokio::sync::oneshot;
 
-use crate::accept::{Full, Permits};
+use crate::accept::{Permits, Refused};
 use crate::shard::{ShardHandle, Standing, ToShard};
 use crate::upstream::Reachable;
 
@@ -121,7 +121,7 @@ impl Figures {
             ),
             refused: metrics.counters(
                 "selvage_connections_refused_total",
-                "Clients that were not taken in, because of a limit.",
+                "Clients that were not taken in: a limit, or no PROXY header.",
                 &["reason"],
             ),
             bytes: metrics.counters(
@@ -176,7 +176,7 @@ impl Figures {
                     .inc_by(0);
             }
         }
-        for reason in ["total", "address"] {
+        for reason in ["total", "address", "proxy_header"] {
             figures.refused.with_label_values(&[reason]).inc_by(0);
         }
         Self(Arc::new(figures))
@@ -211,10 +211,11 @@ impl Figures {
     }
 
     /// A client was not taken in.
-    pub(crate) fn refused(&self, full: Full) {
-        let reason = match full {
-            Full::Total => "total",
-            Full::Address => "address",
+    pub(crate) fn refused(&self, why: Refused) {
+        let reason = match why {
+            Refused::Total => "total",
+            Refused::Address => "address",
+            Refused::Header => "proxy_header",
         };
         self.0.refused.with_label_values(&[reason]).inc();
     }
