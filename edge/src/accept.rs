@@ -6,12 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::metrics::Figures;
+use crate::proxy::{self, Source};
 use crate::shard::{ShardHandle, ToShard};
 
 /// A socket on its way to a shard.
@@ -54,11 +56,13 @@ pub(crate) struct Permit {
 
 /// Why a connection was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum Refused {
     /// The edge holds as many as it may.
     Total,
     /// The address holds as many as it may.
     Address,
+    /// It did not begin with the PROXY header that is due, or came from nobody who may send one.
+    Header,
 }
 
 impl Permits {
@@ -76,16 +80,16 @@ impl Permits {
     ///
     /// # Errors
     /// Says which bound is reached.
-    pub(crate) fn take(&self, address: IpAddr) -> Result<Permit, Full> {
+    pub(crate) fn take(&self, address: IpAddr) -> Result<Permit, Refused> {
         // An IPv4 client has one address, whichever kind of socket it came through.
         let address = address.to_canonical();
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.total >= self.total {
-            return Err(Full::Total);
+            return Err(Refused::Total);
         }
         let here = held.by_address.entry(address).or_insert(0);
         if *here >= self.per_address {
-            return Err(Full::Address);
+            return Err(Refused::Address);
         }
         *here += 1;
         held.total += 1;
@@ -135,46 +139,95 @@ impl Drop for Permit {
 /// When a descriptor or the like has run out, accepting again at once would only spin.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts until the future is dropped. `tls` looks its certificate up for every client,
-/// so one that changed is used by the next.
-pub(crate) async fn run(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    permits: Permits,
-    shards: Vec<ShardHandle>,
-    (mut seed, figures): (u64, Figures),
-) {
+/// What every connection passes that comes to one listener.
+pub(crate) struct Door {
+    /// Looks its certificate up for every client, so one that changed is used by the next.
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) permits: Permits,
+    pub(crate) shards: Vec<ShardHandle>,
+    pub(crate) seed: u64,
+    pub(crate) figures: Figures,
+    /// From where a PROXY header is wanted, and believed; none is if there is nothing.
+    pub(crate) proxies: Option<Vec<proxy::Network>>,
+}
+
+/// Who came through a load balancer: on whose behalf, or why it is not taken.
+type Introduced = (TcpStream, SocketAddr, Result<Source, proxy::Error>);
+
+/// Accepts until the future is dropped.
+pub(crate) async fn run(listener: TcpListener, mut door: Door) {
+    let mut introduced: JoinSet<Introduced> = JoinSet::new();
+    let strangers = node::rate::Counter::new("connections without the PROXY header that is due");
     loop {
-        let (socket, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept");
-                tokio::time::sleep(PAUSE).await;
+        let (socket, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    warn!(%error, "cannot accept");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            Some(introduced) = introduced.join_next() => {
+                match introduced {
+                    Ok((socket, _, Ok(Source::Client(client)))) => door.take(socket, client),
+                    Ok((socket, proxy, Ok(Source::Itself))) => door.take(socket, proxy),
+                    Ok((_, proxy, Err(error))) => {
+                        strangers.add(1);
+                        door.figures.refused(Refused::Header);
+                        debug!(%proxy, %error, "connection refused");
+                    }
+                    // Nothing ends these tasks but the end of all.
+                    Err(_) => {}
+                }
                 continue;
             }
         };
-        let permit = match permits.take(peer.ip()) {
+        let Some(proxies) = &door.proxies else {
+            door.take(socket, peer);
+            continue;
+        };
+        if !proxies.iter().any(|network| network.has(peer.ip())) {
+            strangers.add(1);
+            door.figures.refused(Refused::Header);
+            debug!(%peer, "connection refused: it comes from no load balancer of ours");
+        } else if introduced.len() >= proxy::WAITING_MAX {
+            door.figures.refused(Refused::Total);
+            debug!(%peer, "connection refused: too many owe their PROXY header");
+        } else {
+            introduced.spawn(async move {
+                let mut socket = socket;
+                let source = proxy::read(&mut socket).await;
+                (socket, peer, source)
+            });
+        }
+    }
+}
+
+impl Door {
+    /// Hands a client to a shard, if it may be connected.
+    fn take(&mut self, socket: TcpStream, peer: SocketAddr) {
+        let permit = match self.permits.take(peer.ip()) {
             Ok(permit) => permit,
-            Err(full) => {
-                figures.refused(full);
-                debug!(%peer, ?full, "connection refused: limit reached");
-                continue;
+            Err(refused) => {
+                self.figures.refused(refused);
+                debug!(%peer, ?refused, "connection refused: limit reached");
+                return;
             }
         };
-        let Some(shard) = shards.iter().min_by_key(|shard| shard.load()) else {
+        let Some(shard) = self.shards.iter().min_by_key(|shard| shard.load()) else {
             return;
         };
-        seed = next_seed(seed);
+        self.seed = next_seed(self.seed);
         match prepare(socket) {
             Ok(socket) => {
                 shard.expect();
-                let tls = tls.clone();
                 let accepted = Accepted {
                     socket,
                     peer,
-                    tls,
+                    tls: self.tls.clone(),
                     permit,
-                    seed,
+                    seed: self.seed,
                 };
                 shard.send(ToShard::Accept(Box::new(accepted)));
             }
@@ -190,7 +243,7 @@ pub(crate) const fn next_seed(seed: u64) -> u64 {
 }
 
 /// Media is written in whole batches: Nagle's algorithm could only delay them.
-fn prepare(socket: tokio::net::TcpStream) -> io::Result<std::net::TcpStream> {
+fn prepare(socket: TcpStream) -> io::Result<std::net::TcpStream> {
     socket.set_nodelay(true)?;
     socket.into_std()
 }
@@ -206,9 +259,9 @@ mod tests {
         let b: IpAddr = [127, 0, 0, 2].into();
         let first = permits.take(a).unwrap();
         let _second = permits.take("::ffff:127.0.0.1".parse().unwrap()).unwrap();
-        assert_eq!(permits.take(a).unwrap_err(), Full::Address);
+        assert_eq!(permits.take(a).unwrap_err(), Refused::Address);
         let _third = permits.take(b).unwrap();
-        assert_eq!(permits.take(b).unwrap_err(), Full::Total);
+        assert_eq!(permits.take(b).unwrap_err(), Refused::Total);
         drop(first);
         assert_eq!(permits.held(), 2);
         let _again = permits.take(a).unwrap();

@@ -364,21 +364,22 @@ impl Edge {
             });
         }
         let mut listeners = JoinSet::new();
-        listeners.spawn(accept::run(
-            rtmp,
-            None,
-            permits.clone(),
-            shards.clone(),
-            (seed, figures.clone()),
-        ));
+        let door = |tls, seed| accept::Door {
+            tls,
+            permits: permits.clone(),
+            shards: shards.clone(),
+            seed,
+            figures: figures.clone(),
+            // What was not validated, and cannot be read, lets nobody in.
+            proxies: config
+                .listen
+                .proxy_protocol
+                .networks()
+                .unwrap_or(Some(Vec::new())),
+        };
+        listeners.spawn(accept::run(rtmp, door(None, seed)));
         if let Some((listener, acceptor)) = rtmps {
-            listeners.spawn(accept::run(
-                listener,
-                Some(acceptor),
-                permits.clone(),
-                shards.clone(),
-                (!seed, figures),
-            ));
+            listeners.spawn(accept::run(listener, door(Some(acceptor), !seed)));
         }
         health.started();
 

@@ -8,6 +8,8 @@ use model::EdgeId;
 use node::config::{Invalid, Secret, Validate};
 use serde::{Deserialize, Serialize};
 
+use crate::proxy::Trust;
+
 /// The configuration of an edge. Every key has a default but `origins`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,6 +56,10 @@ pub struct Listen {
     pub rtmp: SocketAddr,
     /// RTMP over TLS; absent is off.
     pub rtmps: Option<SocketAddr>,
+    /// Whether RTMP and RTMPS come through load balancers that say who the client is, by the
+    /// PROXY protocol (version 1 or 2): true, or the networks of the load balancers. Whoever
+    /// sends no header is then refused.
+    pub proxy_protocol: Trust,
     /// RTMFP, over UDP; absent is where RTMP is.
     pub rtmfp: Option<SocketAddr>,
     /// Health, over HTTP.
@@ -217,6 +223,7 @@ impl Default for Listen {
         Self {
             rtmp: ([0, 0, 0, 0], 1935).into(),
             rtmps: None,
+            proxy_protocol: Trust::default(),
             rtmfp: None,
             http: ([127, 0, 0, 1], 8080).into(),
         }
@@ -355,6 +362,14 @@ impl Validate for Config {
         if self.listen.rtmps.is_some() && !material {
             let expected = "tls.cert and tls.key, or tls.self_signed, for listen.rtmps";
             return Err(Invalid::new("tls.cert", "absent", expected));
+        }
+        if let Err(text) = self.listen.proxy_protocol.networks() {
+            let expected = "true, false, or networks such as [\"10.0.0.0/8\"]";
+            return Err(Invalid::new(
+                "listen.proxy_protocol",
+                format!("{text:?}"),
+                expected,
+            ));
         }
         if self.origins.is_empty() {
             let expected = "at least one host:port, unix:/path or dns:name:port";

@@ -34,6 +34,7 @@ mod metrics;
 mod outbox;
 mod peers;
 mod play;
+pub mod proxy;
 mod publish;
 pub mod route;
 mod shard;

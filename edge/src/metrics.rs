@@ -12,7 +12,7 @@ use node::metrics::{
 };
 use tokio::sync::oneshot;
 
-use crate::accept::{Full, Permits};
+use crate::accept::{Permits, Refused};
 use crate::datagram::Handshakes;
 use crate::shard::{ShardHandle, Standing, ToShard};
 use crate::upstream::Reachable;
@@ -124,7 +124,7 @@ impl Figures {
             ),
             refused: metrics.counters(
                 "selvage_connections_refused_total",
-                "Clients that were not taken in, because of a limit.",
+                "Clients that were not taken in: a limit, or no PROXY header.",
                 &["reason"],
             ),
             bytes: metrics.counters(
@@ -186,7 +186,7 @@ impl Figures {
                     .inc_by(0);
             }
         }
-        for reason in ["total", "address"] {
+        for reason in ["total", "address", "proxy_header"] {
             figures.refused.with_label_values(&[reason]).inc_by(0);
         }
         Self(Arc::new(figures))
@@ -221,10 +221,11 @@ impl Figures {
     }
 
     /// A client was not taken in.
-    pub(crate) fn refused(&self, full: Full) {
-        let reason = match full {
-            Full::Total => "total",
-            Full::Address => "address",
+    pub(crate) fn refused(&self, why: Refused) {
+        let reason = match why {
+            Refused::Total => "total",
+            Refused::Address => "address",
+            Refused::Header => "proxy_header",
         };
         self.0.refused.with_label_values(&[reason]).inc();
     }

@@ -46,7 +46,7 @@ def running(role, container, text, folder, extra=None):
         "edge": {"SELVAGE_LISTEN__RTMP": "127.0.0.1:0", "SELVAGE_LISTEN__HTTP": "127.0.0.1:0"},
         "origin": {"SELVAGE_LISTEN": "127.0.0.1:0", "SELVAGE_HTTP": "127.0.0.1:0", "SELVAGE_DATA": str(folder / "data")},
     }[role]
-    listeners = text.count("listen.") + 1 if role == "edge" else 2
+    listeners = len(re.findall(r"listen\.(?!proxy_protocol)", text)) + 1 if role == "edge" else 2
     if any(each["name"] == "SELVAGE_ADMIN__LISTEN" for each in container["env"]):
         replaced["SELVAGE_ADMIN__LISTEN"] = "127.0.0.1:0"
         listeners += 1
@@ -114,6 +114,15 @@ def test_the_program_starts_with_what_the_chart_writes(case, role, tmp_path, cer
     assert what == expected | ({"admin"} if "SELVAGE_ADMIN__LISTEN" in {each["name"] for each in container["env"]} else set())
 
 
+def test_the_program_takes_what_a_grown_cluster_and_a_load_balancer_want(tmp_path):
+    values = {"origin": {"founders": 1, "replicas": 3}, "edge": {"proxyProtocol": ["127.0.0.0/8"]}}
+    rendered = render(values, upgrade=True)
+    for role, made in (("edge", rendered.edges()), ("origin", rendered.origins())):
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        lines, said = started(role, container, rendered.config(role), tmp_path)
+        assert lines, said
+
+
 def test_a_key_that_the_program_does_not_know_is_named(tmp_path):
     rendered = render({"edge": {"config": {"play": {"coalsece": "40ms"}}}})
     (container,) = rendered.edges()["spec"]["template"]["spec"]["containers"]
@@ -122,7 +131,7 @@ def test_a_key_that_the_program_does_not_know_is_named(tmp_path):
 
 
 def test_the_program_has_the_calls_that_jobs_make():
-    jobs = render({"origin": {"remove": {"members": [5]}}}, upgrade=True)
+    jobs = render({"origin": {"remove": {"members": [5, "demo-selvage-origin-3"]}}}, upgrade=True)
     test = jobs.one("Pod")["spec"]
     job = jobs.one("Job")["spec"]["template"]["spec"]
     calls = [each["args"] for spec in (test, job) for each in spec["initContainers"] + spec["containers"]]

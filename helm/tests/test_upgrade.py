@@ -113,4 +113,5 @@ def test_shrinking_below_the_founders_is_no_installation():
     values = {"origin": {"replicas": 1, "remove": {"members": [3, 2]}}}
     rendered = render(values, upgrade=True)
     assert rendered.origins()["spec"]["replicas"] == 1
+    assert "cluster.join" not in chart.toml(rendered.config("origin")), "there is nobody else"
     assert len(chart.toml(rendered.config("origin"))["cluster.peers"]) == 3

@@ -159,7 +159,16 @@ impl Raw {
     /// # Errors
     /// When the connection breaks.
     pub fn open(addr: SocketAddr) -> io::Result<Self> {
+        Self::open_behind(addr, b"")
+    }
+
+    /// As [`Self::open`], with what a load balancer says first.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub fn open_behind(addr: SocketAddr, said: &[u8]) -> io::Result<Self> {
         let mut socket = dial(addr)?;
+        socket.write_all(said)?;
         let mut hello = vec![0_u8; 1537];
         hello[0] = 3;
         hello[9..]
