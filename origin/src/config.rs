@@ -9,6 +9,7 @@ use std::time::Duration;
 use model::{NodeId, OriginId};
 use node::config::{Invalid, Validate};
 use node::link::Address;
+use node::resolve::Entry;
 use node::telemetry::{Log, Trace};
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +61,11 @@ pub struct Cluster {
     /// The founders, this one among them, as `number=host:port`; none for a single origin.
     /// All founders must be given the same.
     pub peers: Vec<String>,
-    /// Any origins of a cluster that exists: one with an empty folder joins it.
+    /// Where a cluster may be found: `host:port` of each origin, this one and ones that are
+    /// not there yet among them if that is easier; without `peers` also `dns:NAME:PORT`, every
+    /// address of a name. One with an empty folder that is not among the founders joins
+    /// whatever cluster is there, and a founder founds nothing before all of them have said
+    /// that they belong to none.
     pub join: Vec<String>,
     /// Where the others reach this origin; if nothing is said, its address among the peers,
     /// or what it listens on.
@@ -121,16 +126,17 @@ impl Cluster {
         Ok(founders)
     }
 
-    /// Where origins of an existing cluster are.
+    /// Where a cluster may be found.
     ///
     /// # Errors
     /// Names the key.
-    pub fn to_join(&self) -> Result<Vec<Address>, Invalid> {
-        let addresses = self.join.iter();
-        addresses
-            .map(|address| {
-                let parsed = address.trim().parse();
-                parsed.map_err(|_| Invalid::new("join", format!("{address:?}"), "host:port"))
+    pub fn to_join(&self) -> Result<Vec<Entry>, Invalid> {
+        let entries = self.join.iter();
+        entries
+            .map(|entry| {
+                let expected = "host:port, or dns:NAME:PORT";
+                let parsed = entry.trim().parse();
+                parsed.map_err(|_| Invalid::new("join", format!("{entry:?}"), expected))
             })
             .collect()
     }
@@ -152,11 +158,22 @@ impl Validate for Cluster {
             return Err(Invalid::new("name", value, "1 to 64 bytes of text"));
         }
         self.founders()?;
-        self.to_join()?;
-        if !self.peers.is_empty() && !self.join.is_empty() {
-            let value = format!("{:?}", self.join);
-            let expected = "nothing beside peers: an origin founds a cluster or joins one";
-            return Err(Invalid::new("join", value, expected));
+        let names = self.to_join()?;
+        let mut names = names.iter().filter(|entry| match entry {
+            Entry::Name { .. } => true,
+            Entry::Fixed(_) => false,
+        });
+        if !self.peers.is_empty()
+            && let Some(name) = names.next()
+        {
+            // It founds nothing before it has heard of all, and a name does not say of how
+            // many.
+            let expected = "host:port of each origin beside peers";
+            return Err(Invalid::new(
+                "join",
+                format!("{:?}", name.to_string()),
+                expected,
+            ));
         }
         if let Some(advertise) = &self.advertise
             && advertise.parse::<Address>().is_err()
@@ -242,13 +259,15 @@ impl Validate for Config {
             .validate()
             .map_err(|invalid| invalid.within("cluster"))?;
         let founders = self.cluster.founders()?;
+        // Who is not among the founders joins.
+        let free = founders.is_empty() || !self.cluster.join.is_empty();
         match self.number() {
-            Some(number) if founders.is_empty() || founders.contains_key(&number) => {}
+            Some(number) if free || founders.contains_key(&number) => {}
             Some(number) => {
-                let expected = "a number that is among cluster.peers";
+                let expected = "a number that is among cluster.peers, or cluster.join";
                 return Err(Invalid::new("node", number, expected));
             }
-            None if founders.is_empty() => {}
+            None if free => {}
             None => {
                 let expected = "a number from 1, because the id ends with none";
                 return Err(Invalid::new("node", "absent", expected));
@@ -356,10 +375,12 @@ mod tests {
             ("[cluster]\npeers = ['1=a:1', '1=b:1']", "cluster.peers"),
             ("node = 7\n[cluster]\npeers = ['1=a:1', '2=b:1']", "node"),
             ("id = 'x'\n[cluster]\npeers = ['1=a:1', '2=b:1']", "node"),
+            ("[cluster]\njoin = ['b']", "cluster.join"),
             (
-                "[cluster]\npeers = ['1=a:1']\njoin = ['b:1']",
+                "[cluster]\npeers = ['1=a:1']\njoin = ['dns:b:1']",
                 "cluster.join",
             ),
+            ("id = 'origin-1'\n[cluster]\npeers = ['1=a:1']", "node"),
             ("[cluster]\nelection = '200ms'", "cluster.election"),
             ("[cluster]\nedge_lease = '1s'", "cluster.edge_lease"),
             ("[cluster]\ndisk_patience = '0s'", "cluster.disk_patience"),
@@ -368,6 +389,21 @@ mod tests {
             let text = refused(wrong);
             assert!(text.contains(&format!("`{key}`")), "{wrong}: {text}");
         }
+    }
+
+    #[test]
+    fn one_configuration_serves_founders_and_those_who_join() {
+        let text = "[cluster]\npeers = ['1=a:1']\njoin = ['a:1', 'b:1', 'c:1']\n";
+        for id in ["origin-0", "origin-2", "without-number"] {
+            let text = format!("id = '{id}'\n{text}");
+            let loaded = Sources::new().text("origin.toml", &text).load::<Config>();
+            assert_eq!(loaded.unwrap().value.cluster.to_join().unwrap().len(), 3);
+        }
+        let text = "[cluster]\njoin = ['dns:origins.media.svc:9350']\n";
+        Sources::new()
+            .text("origin.toml", text)
+            .load::<Config>()
+            .unwrap();
     }
 
     #[test]

@@ -37,13 +37,9 @@ pub struct Flags {
     /// The founders of the cluster, this one among them: 1=host:port,2=host:port,...
     #[arg(long, value_name = "N=ADDR,...", value_delimiter = ',')]
     pub peers: Option<Vec<String>>,
-    /// Join the cluster that any of these belong to.
-    #[arg(
-        long,
-        value_name = "ADDR,...",
-        value_delimiter = ',',
-        conflicts_with = "peers"
-    )]
+    /// Join the cluster that any of these belong to. Beside --peers: founders found nothing
+    /// before all of these have said that they belong to none, and the others join.
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
     pub join: Option<Vec<String>>,
     /// Where the other origins reach this one.
     #[arg(long, value_name = "ADDR")]

@@ -56,6 +56,7 @@ use node::admin::Admin;
 use node::health::{Condition, Health, Server};
 use node::link::{Address, Listener, Mutual};
 use node::metrics::Metrics;
+use node::resolve::Entry;
 use node::shutdown::Drain;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -95,8 +96,8 @@ pub struct Parts {
     pub listener: Listener,
     /// The founders and where they are, in the place of `cluster.peers`.
     pub founders: BTreeMap<NodeId, Address>,
-    /// Members of the cluster to join, in the place of `cluster.join`.
-    pub join: Vec<Address>,
+    /// Where a cluster may be found, in the place of `cluster.join`.
+    pub join: Vec<Entry>,
     /// Where the log is kept.
     pub disk: Box<dyn Disk>,
 }

@@ -237,6 +237,54 @@ async fn a_founder_with_other_peers_founds_nothing_and_everybody_says_why() {
     cluster.until_voters(3).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_configuration_founds_with_the_founder_and_joins_with_the_others() {
+    let (mut cluster, listeners) = Cluster::planned(3, |_| {}).await;
+    drop(listeners);
+    // Those who are no founders found nothing, whoever is there.
+    cluster.start_alike(1).await;
+    cluster.start_alike(2).await;
+    cluster.until_waiting(1, "no cluster to join yet").await;
+    cluster.start_alike(0).await;
+    cluster.until_voting(&[1, 2, 3]).await;
+    assert_eq!(cluster.status(0).await.unwrap().node, 1);
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_founder_that_lost_its_disk_founds_no_second_cluster() {
+    let (mut cluster, listeners) = Cluster::planned(3, |_| {}).await;
+    drop(listeners);
+    for index in 0..3 {
+        cluster.start_alike(index).await;
+    }
+    cluster.until_voting(&[1, 2, 3]).await;
+    let mut edge = Attached::new(&cluster, 1, "edge-0").await;
+    assert_eq!(edge.ask(1, Request::Register).await, Answer::Done);
+    drop(edge);
+    for index in 0..3 {
+        cluster.kill(index);
+    }
+    cluster.disks[0] = Ram::new();
+    cluster.start_alike(0).await;
+    // Nobody is there to say that there is a cluster.
+    cluster
+        .until_waiting(0, "does not answer, and may belong to a cluster")
+        .await;
+    assert!(cluster.status(0).await.is_none());
+    cluster.start_alike(1).await;
+    cluster.start_alike(2).await;
+    cluster.until_voting(&[2, 3, 4]).await;
+    let status = cluster.status(0).await.unwrap();
+    assert_eq!(status.node, 4);
+    assert_eq!(
+        status.counts.unwrap().edges,
+        1,
+        "it has what the others knew"
+    );
+    cluster.agree().await;
+}
+
 fn claim(name: &str, publication: u64) -> Request {
     Request::Claim {
         key: stream(name),

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!   no peers, none to join ───────────────────────────▶ found one alone
-//!   else ask all of them, again and again:
+//!   else ask all of both, again and again:
 //!     one belongs to a cluster that knows this folder ─▶ wait for its leader
 //!     one belongs to a cluster that does not ──────────▶ be added, under a new number
-//!     all peers are there, and all have empty folders ─▶ found one together
+//!     this is none of the peers ───────────────────────▶ ask again
+//!     all have answered, and all have empty folders ───▶ the peers found one together
 //! ```
 //!
 //! An origin that has lost its folder therefore never speaks as the one that it was: what
 //! that one had promised is forgotten, and its number is taken out of the cluster in the
-//! step that adds the new one.
+//! step that adds the new one. And it founds no second cluster while one that it was told of
+//! is silent, since that one may belong to the first.
+
+mod rules;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -22,47 +25,64 @@ use fabric::v1::{AddRequest, ClusterStatus, StatusRequest};
 use member::{Restored, about};
 use model::NodeId;
 use node::link::Address;
+use node::resolve::Entry;
 
 use super::desk::{Desk, Stage};
 use super::{Error, record};
 use crate::log::Log;
+use rules::{Answer, Me, Verdict, Why};
 
 /// How long after an answer others are asked again: as long as something comes of it, and at
 /// most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
-/// How long an answer may take.
+/// How long an answer may take, and the look-up of a name.
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// How long a change of the cluster may take.
 const ADDED: Duration = Duration::from_secs(10);
 
+/// Addresses of one name that are asked: more than a cluster has origins.
+const ASKED_PER_NAME: usize = 64;
+
 /// Where others may be found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ways {
-    /// The founders, this one among them.
+    /// The founders.
     pub(crate) founders: BTreeMap<NodeId, Address>,
-    /// Any members of a cluster that exists.
-    pub(crate) join: Vec<Address>,
+    /// Where a cluster may be found, whoever founded it.
+    pub(crate) join: Vec<Entry>,
+}
+
+impl Ways {
+    /// Whether this origin, which is reached at `address`, was told of nobody but itself, and
+    /// may found a cluster.
+    fn alone(&self, me: NodeId, address: &str) -> bool {
+        let itself = |entry: &Entry| entry.to_string() == address;
+        let founds = self.founders.contains_key(&me) || self.join.is_empty();
+        founds && self.founders.keys().all(|id| *id == me) && self.join.iter().all(itself)
+    }
 }
 
 /// Finds or founds the cluster. The log holds what must be remembered of it when this
 /// returns.
 pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Restored, Error> {
-    let me = number(log.node()).ok_or(Error::Number)?;
-    let stamp = log.instance();
-    if ways.join.is_empty() && ways.founders.keys().all(|id| *id == me) {
-        tracing::info!(node = %me, "founding a cluster of one");
-        let restored = Restored::founding([(me, about::write(stamp, desk.name(), desk.address()))]);
-        log.append(&[record::founding(&restored)])
-            .map_err(Error::Log)?;
-        return Ok(restored);
+    let me = Me {
+        node: number(log.node()).ok_or(Error::Number)?,
+        stamp: log.instance(),
+        name: desk.name(),
+        address: desk.address(),
+    };
+    if ways.alone(me.node, me.address) {
+        tracing::info!(node = %me.node, "founding a cluster of one");
+        let about = about::write(me.stamp, me.name, me.address);
+        return found([(me.node, about)], log);
     }
     let blank = |waiting: String| {
         desk.enter(Stage::Blank {
-            node: me.0.get(),
-            stamp,
-            founders: listed(ways),
+            node: me.node.0.get(),
+            stamp: me.stamp,
+            founders: rules::listed(&ways.founders),
             waiting,
         });
     };
@@ -86,156 +106,86 @@ pub(super) async fn settle(ways: &Ways, log: &mut Log, desk: &Desk) -> Result<Re
         again
     };
     loop {
-        let others = ask(ways, me, desk).await;
-        let pause = if let Some((address, status)) = others.cluster() {
-            match belong(status, address, log, desk).await {
+        let heard = ask(ways, me.node, desk).await;
+        let pause = match rules::judge(&me, &ways.founders, &heard) {
+            Verdict::Belong(address, status) => match belong(status, address, log, desk).await {
                 Ok(()) => return Ok(Restored::default()),
                 Err(why) => say(Why::NotYet(why)),
+            },
+            Verdict::Found(founders) => {
+                tracing::info!(node = %me.node, founders = founders.len(), "founding a cluster");
+                return found(founders, log);
             }
-        } else if !ways.join.is_empty() {
-            say(Why::NotYet("no cluster to join answers".into()))
-        } else {
-            match others.founders(ways, me, stamp, desk) {
-                Ok(founders) => {
-                    tracing::info!(node = %me, founders = founders.len(), "founding a cluster");
-                    let restored = Restored::founding(founders);
-                    log.append(&[record::founding(&restored)])
-                        .map_err(Error::Log)?;
-                    return Ok(restored);
-                }
-                Err(why) => say(why),
-            }
+            Verdict::Wait(why) => say(why),
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Why there is no cluster.
-enum Why {
-    /// It may come about by itself.
-    NotYet(String),
-    /// Somebody is set up wrongly.
-    Never(String),
+fn found(
+    founders: impl IntoIterator<Item = (NodeId, consensus::About)>,
+    log: &mut Log,
+) -> Result<Restored, Error> {
+    let restored = Restored::founding(founders);
+    log.append(&[record::founding(&restored)])
+        .map_err(Error::Log)?;
+    Ok(restored)
 }
 
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotYet(why) | Self::Never(why) => f.write_str(why),
-        }
+/// Asks everybody at once: the other founders, and those to join that are none of them.
+async fn ask(ways: &Ways, me: NodeId, desk: &Desk) -> Vec<Answer> {
+    let mut asked: Vec<(Option<NodeId>, String, Option<Address>)> = Vec::new();
+    for (id, address) in ways.founders.iter().filter(|(id, _)| **id != me) {
+        asked.push((Some(*id), address.to_string(), Some(address.clone())));
     }
-}
-
-fn listed(ways: &Ways) -> Vec<fabric::v1::Member> {
-    let founders = ways.founders.iter();
-    founders
-        .map(|(id, address)| fabric::v1::Member {
-            node: id.0.get(),
-            address: address.to_string(),
-            ..fabric::v1::Member::default()
-        })
-        .collect()
-}
-
-/// What the others said.
-struct Others {
-    founders: BTreeMap<NodeId, Option<ClusterStatus>>,
-    found: Vec<(Address, ClusterStatus)>,
-}
-
-async fn ask(ways: &Ways, me: NodeId, desk: &Desk) -> Others {
-    let founders = ways.founders.iter().filter(|(id, _)| **id != me);
-    let asked: Vec<(Option<NodeId>, Address)> = founders
-        .map(|(id, address)| (Some(*id), address.clone()))
-        .chain(ways.join.iter().map(|address| (None, address.clone())))
-        .collect();
-    let answers = asked.iter().map(|(_, address)| status(address, desk));
-    let answers = futures_util::future::join_all(answers).await;
-    let mut others = Others {
-        founders: BTreeMap::new(),
-        found: Vec::new(),
-    };
-    for ((id, address), answer) in asked.into_iter().zip(answers) {
-        let answer = answer.filter(|status| {
-            let ours = status.cluster == desk.cluster();
-            if !ours {
-                tracing::warn!(%address, "belongs to another cluster");
+    for entry in &ways.join {
+        match entry {
+            Entry::Fixed(address) if ways.founders.values().any(|known| known == address) => {}
+            Entry::Fixed(address) => {
+                asked.push((None, address.to_string(), Some(address.clone())));
             }
-            ours
-        });
-        if let Some(id) = id {
-            others.founders.insert(id, answer.clone());
-        }
-        if let Some(answer) = answer {
-            others.found.push((address, answer));
+            Entry::Name { host, port } => {
+                let found = look_up(host, *port).await;
+                if found.is_empty() {
+                    asked.push((None, entry.to_string(), None));
+                }
+                for address in found {
+                    asked.push((None, address.to_string(), Some(address)));
+                }
+            }
         }
     }
-    others
+    let answers = asked.into_iter().map(|(founder, at, address)| async move {
+        let said = match address {
+            Some(address) => status(&address, desk).await.map(|status| (address, status)),
+            None => None,
+        };
+        Answer { at, founder, said }
+    });
+    futures_util::future::join_all(answers).await
+}
+
+/// Every address of a name; none while it has none, which DNS says of services whose first pod
+/// is being made.
+async fn look_up(host: &str, port: u16) -> Vec<Address> {
+    let found = tokio::time::timeout(ANSWER, tokio::net::lookup_host((host, port))).await;
+    let Ok(Ok(found)) = found else {
+        return Vec::new();
+    };
+    let addresses = found.map(|addr| Address::Tcp(addr.to_string()));
+    addresses.take(ASKED_PER_NAME).collect()
 }
 
 async fn status(address: &Address, desk: &Desk) -> Option<ClusterStatus> {
     let channel = desk.dial().channel(address).ok()?;
     let mut client = ClusterClient::new(channel);
     let answer = tokio::time::timeout(ANSWER, client.status(StatusRequest::default())).await;
-    Some(answer.ok()?.ok()?.into_inner())
-}
-
-impl Others {
-    /// One that belongs to a cluster, preferably one that knows who leads it.
-    fn cluster(&self) -> Option<(&Address, &ClusterStatus)> {
-        let standing = self
-            .found
-            .iter()
-            .filter(|(_, status)| !status.blank && !status.members.is_empty());
-        standing
-            .max_by_key(|(_, status)| (status.leader != 0, status.applied))
-            .map(|(address, status)| (address, status))
+    let status = answer.ok()?.ok()?.into_inner();
+    let ours = status.cluster == desk.cluster();
+    if !ours {
+        tracing::warn!(%address, "belongs to another cluster");
     }
-
-    /// All founders, if all are there and ready.
-    fn founders(
-        &self,
-        ways: &Ways,
-        me: NodeId,
-        stamp: u64,
-        desk: &Desk,
-    ) -> Result<Vec<(NodeId, consensus::About)>, Why> {
-        if !ways.founders.contains_key(&me) {
-            let why = format!("this origin, {me}, is not among its peers");
-            return Err(Why::Never(why));
-        }
-        let mut founders = Vec::new();
-        for (id, address) in &ways.founders {
-            let text = address.to_string();
-            if *id == me {
-                founders.push((me, about::write(stamp, desk.name(), &text)));
-                continue;
-            }
-            let status = self
-                .founders
-                .get(id)
-                .and_then(Option::as_ref)
-                .ok_or_else(|| Why::NotYet(format!("peer {id} at {address} does not answer")))?;
-            if !status.blank {
-                return Err(Why::NotYet(format!(
-                    "peer {id} at {address} has begun, and has no members yet"
-                )));
-            }
-            if status.node != id.0.get() {
-                return Err(Why::Never(format!(
-                    "{address} is configured as peer {id}, and says that it is {}",
-                    status.node
-                )));
-            }
-            if status.members != listed(ways) {
-                return Err(Why::Never(format!(
-                    "peer {id} at {address} is configured with other peers"
-                )));
-            }
-            founders.push((*id, about::write(status.stamp, &status.name, &text)));
-        }
-        Ok(founders)
-    }
+    ours.then_some(status)
 }
 
 /// Becomes a member of a cluster that exists, unless it is one already.

@@ -16,6 +16,7 @@ use model::{
     StreamName, VhostName,
 };
 use node::link::{Address, Listener, Settings};
+use node::resolve::Entry;
 use node::shutdown::Drain;
 use selvage_origin::log::{Crash, Ram};
 use selvage_origin::{Config, Origin, Parts, RunError};
@@ -100,20 +101,31 @@ impl Cluster {
     }
 
     pub(crate) fn spawn(&mut self, index: usize, listener: Listener, join: Vec<Address>) {
+        let founder = join.is_empty() && self.founders.contains_key(&node_id(index as u64 + 1));
+        let founders = match founder {
+            true => self.founders.clone(),
+            false => BTreeMap::new(),
+        };
+        self.spawn_told(index, listener, founders, join);
+    }
+
+    fn spawn_told(
+        &mut self,
+        index: usize,
+        listener: Listener,
+        founders: BTreeMap<NodeId, Address>,
+        join: Vec<Address>,
+    ) {
         let mut config = Config {
             id: format!("origin-{index}"),
             drain_grace: Duration::from_millis(100),
             ..Config::default()
         };
         (self.change)(&mut config);
-        let founder = join.is_empty() && self.founders.contains_key(&node_id(index as u64 + 1));
         let parts = Parts {
             listener,
-            founders: match founder {
-                true => self.founders.clone(),
-                false => BTreeMap::new(),
-            },
-            join,
+            founders,
+            join: join.into_iter().map(Entry::from).collect(),
             disk: Box::new(self.disks[index].clone()),
         };
         let origin = Origin::compose(config, parts).unwrap();
@@ -131,16 +143,29 @@ impl Cluster {
     }
 
     pub(crate) async fn restart(&mut self, index: usize) {
-        let listener = within(async {
+        let listener = self.listen_again(index).await;
+        self.spawn(index, listener, Vec::new());
+    }
+
+    /// Starts one as all of them are configured where one configuration serves all: the first
+    /// is the founder, and everybody is told of everybody.
+    pub(crate) async fn start_alike(&mut self, index: usize) {
+        let listener = self.listen_again(index).await;
+        let founders = BTreeMap::from([(node_id(1), address(self.addresses[0]))]);
+        let join = self.addresses.iter().copied().map(address).collect();
+        self.spawn_told(index, listener, founders, join);
+    }
+
+    async fn listen_again(&self, index: usize) -> Listener {
+        within(async {
             loop {
                 match Listener::tcp(self.addresses[index]).await {
                     Ok(listener) => return listener,
                     Err(_) => breathe().await,
                 }
             }
-        });
-        let listener = listener.await;
-        self.spawn(index, listener, Vec::new());
+        })
+        .await
     }
 
     /// One more origin, which is told of the first.
