@@ -181,23 +181,31 @@ def rights(engine, pod):
     return status, mounts
 
 
-def test_the_pods_grow_and_shrink_under_load(engine, fabric):
-    """1 to 3 to 1 origins and 1 to 4 to 1 edges, a rolling update between, while streams are
-    published and watched and objects are written. Nothing that was acknowledged is lost, and
-    nobody is closed but on edges that are taken away."""
-    fabric.install({"origin": {"replicas": 3, "founders": 3}})
-    fabric.say("installed")
-    for pod in [*fabric.release.origins.pods.values(), *fabric.release.edges.pods]:
-        status, mounts = rights(engine, pod)
-        assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
-        assert {int(status[each], 16) for each in ("CapEff", "CapPrm", "CapBnd")} == {0}
-        assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
-        assert "ro" in mounts["/"]
-        for path in ("config", "link", "admin"):
-            assert "ro" in mounts[f"/etc/selvage/{path}"]
-        writable = {path for path, how in mounts.items() if "rw" in how and not path.startswith(("/dev", "/proc", "/sys"))}
-        assert writable == ({"/var/lib/selvage"} if "origin" in pod.name else set()), writable
+def has_no_rights(engine, pod):
+    """As the securityContext of the chart says, and only the disk can be written."""
+    status, mounts = rights(engine, pod)
+    assert status["Uid"].split() == ["65532"] * 4 and status["Gid"].split() == ["65532"] * 4
+    assert {int(status[each], 16) for each in ("CapEff", "CapPrm", "CapBnd")} == {0}
+    assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
+    assert "ro" in mounts["/"]
+    for path in ("config", "link", "admin"):
+        assert "ro" in mounts[f"/etc/selvage/{path}"]
+    writable = {path for path, how in mounts.items() if "rw" in how and not path.startswith(("/dev", "/proc", "/sys"))}
+    assert writable == ({"/var/lib/selvage"} if "origin" in pod.name else set()), writable
 
+
+def ended_well(pods):
+    """They left by themselves, within their grace."""
+    for pod in pods:
+        grace = pod.spec["terminationGracePeriodSeconds"]
+        assert pod.exit_code == 0 and pod.took < grace, f"{pod.name}: {pod.exit_code} after {pod.took:.1f} s of {grace} s\n{pod.said[-2000:]}"
+
+
+def test_the_pods_grow_and_shrink_under_load(engine, fabric):
+    """1 to 3 to 1 origins and 1 to 4 to 1 edges, and a rolling update of the origins between, while
+    streams are published and watched and objects are written. Nothing that was acknowledged is
+    lost, nothing that was written fails, and nobody is closed but on edges that are taken away."""
+    fabric.install({})
     load = fabric.load
     load.publish("one")
     load.publish("two", by="ffmpeg")
@@ -206,27 +214,70 @@ def test_the_pods_grow_and_shrink_under_load(engine, fabric):
         until(f"{viewer.name} watches", lambda: viewer.bytes > 10_000)
     load.write("a")
     load.write("b")
+    fabric.voters(1)
     fabric.check(staying)
-    assert "leader" in fabric.release.test()
-    fabric.say("loaded, and `helm test` passes")
+    fabric.say("one origin, one edge, under load")
+
+    fabric.upgrade(origin={"replicas": 3})
+    assert not fabric.release.origins.ended, "growing restarts nobody"
     fabric.voters(3)
-    print(json.dumps(fabric.status(fabric.origin()), indent=1))
+    fabric.check(staying)
+    fabric.say("three origins")
 
     fabric.upgrade(edge={"replicas": 4})
-    found = fabric.watch_everywhere("one", each=2)
+    for pod in fabric.cluster.pods:
+        has_no_rights(engine, pod)
+    found = fabric.watch_everywhere("one", each=1)
+    assert "role=leader" in fabric.release.test()
     first = fabric.release.edges.pods[0]
     staying += found.pop(first.name)
     leaving = [viewer for viewers in found.values() for viewer in viewers]
     fabric.check(staying + leaving)
-    fabric.release.test()
-    fabric.say("four edges")
+    told = fabric.status(first)
+    assert {each["name"] for each in told["origins"]} == {f"demo-selvage-origin-{n}" for n in range(3)}, told
+    fabric.say("four edges, each with viewers")
 
+    before = fabric.members()
     fabric.upgrade(origin={"podAnnotations": {"rolled": "yes"}})
     fabric.voters(3)
+    after = fabric.members()
+    assert {name: number for name, (number, _) in after.items()} == {name: number for name, (number, _) in before.items()}, (
+        "who comes back with its disk is the member that it was"
+    )
+    assert len(fabric.release.origins.ended) == 3
     fabric.check(staying + leaving)
-    fabric.say("origins rolled")
+    fabric.say("origins replaced one by one")
 
     fabric.upgrade(edge={"replicas": 1})
+    assert fabric.release.edges.pods == [first]
     fabric.check(staying)
     assert all(viewer.closed for viewer in leaving)
     fabric.say("one edge")
+
+    gone = [after[f"demo-selvage-origin-{ordinal}"][0] for ordinal in (2, 1)]
+    fabric.upgrade(origin={"replicas": 1, "remove": {"members": gone}})
+    fabric.voters(1)
+    fabric.check(staying)
+    ended_well(fabric.release.origins.ended + fabric.release.edges.ended)
+    for writer in load.writers:
+        assert not writer.failures and len(writer.acknowledged) > 100, writer.story()
+    for viewer in staying:
+        # A stream that moves to another origin may wait for a key frame; these come every second.
+        assert viewer.gap < 5, viewer.story()
+    fabric.say("one origin")
+
+    # The other kind of probes and hooks, which run in the containers. It replaces the only origin.
+    fabric.upgrade(probes={"kind": "exec"}, edge={"drain": {"preStop": "command"}}, origin={"remove": {"members": []}})
+    fabric.voters(1)
+    for writer in load.writers:
+        since = len(writer.acknowledged)
+        until(f"{writer.name} writes again", lambda: len(writer.acknowledged) > since + 5)
+        assert writer.lost() == [], writer.story()
+    # The judge can say no.
+    writer.acknowledged[10**9] = 0
+    assert writer.lost() == [10**9]
+    edge = fabric.release.edges.pods[0]
+    assert edge is not first and "exec" in edge.container["readinessProbe"]
+    edge.end()
+    ended_well([edge, first])
+    fabric.say("probed and drained by commands")
