@@ -1,15 +1,21 @@
 """The commands of README.md's "On a cluster", one after the other, with podman in place of the
 cluster: what helm and kubectl would be told is done to the pods, everything else is run.
 
-Not run: `cargo fetch`, for which the tests have no network; the push, for want of a registry; and
-Jaeger, whose image is not to be had here. That the push pushes what was built is looked at."""
+Not run: `cargo fetch`, for which the tests have no network, and the push, for want of a registry;
+that it pushes what was built is looked at. In the place of Jaeger, whose image is not to be had
+here, another collector gets the spans, and what the README says of the search is searched for in
+what it got."""
 
 import argparse
+import os
+import pathlib
 import re
 import shlex
+import subprocess
 
 import chart
 import kubernetes
+import podman
 import pytest
 import yaml
 from chart import merged, render
@@ -17,6 +23,8 @@ from kubernetes import until
 from load import Load
 
 README = chart.ROOT / "README.md"
+# A program whose spans are not judged by the collector has no names that a reader could search for.
+TRACED = (chart.ROOT / "cluster-tests/peers/rotel.txt").exists()
 BEGIN, END = "<!-- a stranger's commands", "<!-- end of a stranger's commands -->"
 
 
@@ -33,6 +41,61 @@ def shape(text):
     return re.compile("\n".join(lines), re.M)
 
 
+class Collector:
+    """rotel, which `cluster-tests/peers/install` brings, where Jaeger's Service leads. It prints
+    the spans that it gets."""
+
+    name, running, ready, subdomain, unalive = "jaeger", True, True, None, ()
+
+    def __init__(self, engine, labels):
+        self.labels, self.address = labels, f"{podman.SUBNET}.1"
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", chart.ROOT / "target"))
+        program = target / "peers/rotel/rotel-agent"
+        assert program.exists(), "no rotel: cluster-tests/peers/install"
+        words = [program, "start", "--exporter", "blackhole", "--debug-log", "traces", "--debug-log-verbosity", "detailed"]
+        words += ["--batch-timeout", "100ms", "--pid-file", engine.folder / "rotel.pid", "--log-file", engine.folder / "rotel.log"]
+        words += ["--otlp-grpc-endpoint", f"{self.address}:4317", "--otlp-http-endpoint", f"{self.address}:4318"]
+        self.out = engine.folder / "spans"
+        libraries = {"LD_LIBRARY_PATH": str(program.parent / "lib")}
+        with self.out.open("w") as out:
+            self.process = subprocess.Popen(
+                engine.inside(words), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=engine.corner.variables | libraries
+            )
+
+    def port(self, name):
+        return {"otlp": 4317, "ui": 16686}[name]
+
+    def state(self):
+        return self.process.poll()
+
+    def logs(self):
+        return self.out.read_text()
+
+    def spans(self):
+        """Of every span the service, the trace, the name and the attributes, as text."""
+        found = []
+        for resource in re.split(r"^ResourceSpans #", self.logs(), flags=re.M)[1:]:
+            head, *spans = re.split(r"^Span #", resource, flags=re.M)
+            service = re.search(r"service\.name: \w+\(([^)]*)\)", head)
+            for span in spans:
+                fields = {key: re.search(rf"^\s*{key}\s*: (.*)$", span, re.M) for key in ("Trace ID", "Name")}
+                if service and all(fields.values()):
+                    found.append((service.group(1), fields["Trace ID"].group(1), fields["Name"].group(1), span))
+        return found
+
+    def traces(self, service, operation, tag):
+        """What a search in Jaeger finds: the names of spans, by trace."""
+        key, _, value = tag.partition("=")
+        tagged = re.compile(rf"{re.escape(key)}: \w+\({re.escape(value)}\)")
+        spans = self.spans()
+        found = {trace for of, trace, name, text in spans if (of, name) == (service, operation) and tagged.search(text)}
+        return {trace: {name for _, of, name, _ in spans if of == trace} for trace in found}
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(timeout=20)
+
+
 class Stranger:
     """Somebody who types what the README says."""
 
@@ -41,6 +104,7 @@ class Stranger:
         self.cluster = kubernetes.Cluster(engine)
         self.release, self.load = kubernetes.Release(self.cluster), None
         self.built, self.said, self.typed = None, "", []
+        self.collector = None
 
     def type(self, line):
         self.typed.append(line)
@@ -76,7 +140,9 @@ class Stranger:
         asked = parser.parse_intermixed_args(words)
         assert asked.namespace == kubernetes.NAMESPACE
         if asked.verb == "test":
-            return self.release.test()
+            said = self.release.test()
+            assert "success written" in said, said
+            return said
         assert asked.create_namespace and chart.ROOT / asked.chart == chart.CHART
         values = merged(*(yaml.safe_load((chart.ROOT / file).read_text()) for file in asked.f))
         for each in asked.set:
@@ -87,6 +153,9 @@ class Stranger:
         rendered = render(values, name=asked.name)
         image = self.pods_of(rendered)
         assert image == self.built, f"{image} would be pulled, and {self.built} was pushed"
+        if rendered.of("Service", "-jaeger") and TRACED:
+            self.collector = Collector(self.engine, rendered.one("Service", "-jaeger")["spec"]["selector"])
+            self.cluster.pods.append(self.collector)
         self.release.apply(rendered)
         self.name = asked.name
         return rendered.notes
@@ -147,6 +216,9 @@ class Stranger:
     def close(self):
         if self.load:
             self.load.stop()
+        if self.collector:
+            self.cluster.removed(self.collector)
+            self.collector.close()
         self.cluster.close()
 
 
@@ -169,5 +241,17 @@ def test_a_stranger_gets_a_stream_through_a_cluster_with_the_commands_of_the_rea
         for line in text.splitlines():
             stranger.type(line)
             if "selvage status" in line:
-                assert "live/a" in stranger.said, stranger.said
+                assert "live/_definst_/a" in stranger.said, stranger.said
     assert any("jaeger 16686" in line for line in stranger.typed)
+    if not TRACED:
+        return
+    text = README.read_text()
+    asked = re.search(r"service `([^`]+)` and the operation `([^`]+)`,\s+and\s+write\s+`([^`]+)`\s+into \*Tags\*", text)
+    parts = set(re.findall(r"^\* `([\w.]+)`", text[asked.end() : text.index("More origins and edges")], re.M))
+    assert len(parts) >= 4, parts
+
+    def found():
+        traces = stranger.collector.traces(*asked.groups())
+        return len(traces) == 1 and parts <= set(*traces.values())
+
+    until(f"one trace with {parts}: {stranger.collector.traces(*asked.groups())}", found, within=20)
