@@ -153,14 +153,18 @@ class _Names:
         self.cluster = cluster
         self.server = cluster.podman.socket(socket.SOCK_DGRAM)
         self.server.bind((f"{SUBNET}.1", 53))
-        threading.Thread(target=self.serve, daemon=True).start()
+        # Who waits in a call is not woken by a close.
+        self.server.settimeout(0.2)
+        self.ending = False
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
 
     def serve(self):
-        while True:
+        while not self.ending:
             try:
                 asked, client = self.server.recvfrom(4096)
-            except OSError:
-                return
+            except TimeoutError:
+                continue
             try:
                 self.server.sendto(self.answer(asked), client)
             except (OSError, IndexError, UnicodeDecodeError, struct.error):
@@ -184,6 +188,8 @@ class _Names:
         return head + question + records
 
     def close(self):
+        self.ending = True
+        self.thread.join()
         self.server.close()
 
 
