@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use fabric::v1::cluster_client::ClusterClient;
-use fabric::v1::{AddRequest, ClusterStatus, RemoveRequest, StatusRequest, TransferRequest};
+use fabric::v1::{
+    AddRequest, ClusterStatus, RemoveReply, RemoveRequest, StatusRequest, TransferRequest,
+};
 use node::config::Validate;
 use node::link::{Address, Settings, Tls};
 use node::process::chain;
@@ -25,13 +27,18 @@ pub(crate) enum Command {
         #[arg(value_name = "ADDR")]
         new: Address,
     },
-    /// Remove an origin for good: its number is not given again.
+    /// Remove origins for good, all of them in one step: their numbers are not given again. What
+    /// is not there any more is no error.
+    #[command(after_help = REMOVE_HELP)]
     Remove {
         #[command(flatten)]
         at: Where,
-        /// Its number.
-        #[arg(value_name = "NODE")]
-        node: u64,
+        /// Also when those who would be left were not heard of lately.
+        #[arg(long)]
+        force: bool,
+        /// Their names, or their numbers.
+        #[arg(value_name = "NAME|NODE", required = true)]
+        origins: Vec<String>,
     },
     /// Hand the lead to another origin.
     Transfer {
@@ -70,6 +77,23 @@ struct Certificates {
     tls_name: Option<String>,
 }
 
+const REMOVE_HELP: &str =
+    "One that leads hands over first. The last origin is not removed, nor one \
+without which a majority of those who are left is not there (unless --force). To go from three \
+origins to one name both in one command: between two commands there would be two voters, of which \
+none may fail. A majority of those before must be there in any case.
+
+Exit codes:
+  0   they are removed, or were before
+  1   refused
+  2   the command line is wrong
+  3   no connection, nobody leads, or no answer in time
+  4   there was never such an origin, or it left too long ago to be remembered";
+
+/// How long it is asked again whether those who would be left are there: a leader that has just
+/// been elected has not heard of all yet.
+const THERE: Duration = Duration::from_secs(2);
+
 /// How long an answer may take: a change needs a majority.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -78,7 +102,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOKS: u32 = 25;
 
-/// Runs it. Exit code 1 is a refusal, 3 no connection.
+/// Runs it. Exit code 1 is a refusal, 3 no connection, 4 that there is no such origin.
 pub(crate) fn main(command: &Command) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -98,13 +122,20 @@ pub(crate) fn main(command: &Command) -> ExitCode {
                 Some(cause) => complain(&chain(cause)),
                 None => complain(status.message()),
             }
+            let unknown = status.code() == tonic::Code::NotFound;
             let unreachable = status.code() == tonic::Code::Unavailable;
-            ExitCode::from(if unreachable { 3 } else { 1 })
+            ExitCode::from(match (unknown, unreachable) {
+                (true, _) => 4,
+                (_, true) => 3,
+                (false, false) => 1,
+            })
         }
     }
 }
 
 async fn run(command: &Command) -> Result<String, tonic::Status> {
+    // Said when the time is over, since it says more than that.
+    let mut refused = None;
     let work = async {
         match command {
             Command::Status(at) => {
@@ -129,10 +160,8 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
                 let reply = at.led().await?.add(request).await?;
                 Ok(format!("added node={}\n", reply.get_ref().node))
             }
-            Command::Remove { at, node } => {
-                let node = *node;
-                at.led().await?.remove(RemoveRequest { node }).await?;
-                Ok(format!("removed node={node}\n"))
+            Command::Remove { at, force, origins } => {
+                remove(at, *force, origins, &mut refused).await
             }
             Command::Transfer { at, to } => {
                 let to = *to;
@@ -141,9 +170,49 @@ async fn run(command: &Command) -> Result<String, tonic::Status> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, work)
-        .await
-        .unwrap_or_else(|_| Err(tonic::Status::unavailable("no answer in time")))
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    let late = || tonic::Status::unavailable("no answer in time");
+    done.unwrap_or_else(|_| Err(refused.unwrap_or_else(late)))
+}
+
+/// Asks again while somebody is about to lead: the one that did may be among them, and hands
+/// over first. Who was removed by an earlier answer that was lost is no error.
+async fn remove(
+    at: &Where,
+    force: bool,
+    origins: &[String],
+    refused: &mut Option<tonic::Status>,
+) -> Result<String, tonic::Status> {
+    let started = tokio::time::Instant::now();
+    loop {
+        let request = RemoveRequest {
+            origins: origins.to_vec(),
+            force,
+        };
+        let why = match at.led().await?.remove(request).await {
+            Ok(reply) => return Ok(told(reply.get_ref())),
+            Err(why) => why,
+        };
+        let again = match why.code() {
+            tonic::Code::Unavailable => true,
+            tonic::Code::Aborted => started.elapsed() < THERE,
+            _ => false,
+        };
+        if !again {
+            return Err(why);
+        }
+        *refused = Some(why);
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn told(reply: &RemoveReply) -> String {
+    let mut text = String::new();
+    for one in &reply.removed {
+        let what = if one.before { "gone" } else { "removed" };
+        text.push_str(&format!("{what} node={} name={}\n", one.node, one.name));
+    }
+    text
 }
 
 impl Where {
@@ -154,7 +223,8 @@ impl Where {
         let mut client = self.client(&self.origin)?;
         for _ in 0..LOOKS {
             let status = client.status(StatusRequest::default()).await?;
-            if status.get_ref().leader != 0 || status.get_ref().blank {
+            let status = status.get_ref();
+            if status.leader != 0 || status.blank || status.removed {
                 break;
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -202,6 +272,13 @@ fn table(status: &ClusterStatus) -> String {
             text.push_str(&format!(": {}", status.waiting));
         }
         text.push('\n');
+        return text;
+    }
+    if status.removed {
+        text.push_str(&format!(
+            "it was removed from the cluster: {}\n",
+            status.waiting
+        ));
         return text;
     }
     let leads = status.leader == status.node;

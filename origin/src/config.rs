@@ -85,6 +85,10 @@ pub struct Cluster {
     pub disk_patience: Duration,
     /// The state is saved whenever so many entries were added.
     pub snapshot_entries: u64,
+    /// An origin that starts, finds that it was removed from the cluster and has `join` sets
+    /// its old files aside and joins anew after this. Meanwhile whoever removed it can end it.
+    #[serde(with = "node::config::duration")]
+    pub rejoin_after: Duration,
 }
 
 impl Default for Cluster {
@@ -99,6 +103,7 @@ impl Default for Cluster {
             edge_lease: Duration::from_secs(5),
             disk_patience: Duration::from_secs(10),
             snapshot_entries: 100_000,
+            rejoin_after: Duration::from_secs(30),
         }
     }
 }

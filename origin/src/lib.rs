@@ -65,7 +65,7 @@ pub use config::Config;
 pub use flags::{Flags, main};
 use hub::Hub;
 use log::{Disk, Folder, Log, Owner, Ram};
-use raft::{Book, Desk, Dial, Lead, Seat, Times, Ways};
+use raft::{Book, Desk, Dial, Lead, Seat, Standing, Times, Ways};
 
 /// An origin whose listeners are bound and that serves nobody yet.
 pub struct Origin {
@@ -293,6 +293,7 @@ impl Origin {
                 edge_lease: config.cluster.edge_lease,
                 disk: config.cluster.disk_patience,
                 snapshot_entries: config.cluster.snapshot_entries,
+                rejoin: config.cluster.rejoin_after,
             },
             desk: desk.clone(),
             hub: Arc::clone(&hub),
@@ -391,7 +392,7 @@ impl Origin {
         let stopped = Drain::new();
         let health = http.map(|(server, health, not_ready)| {
             health.started();
-            let condition = health.condition("a leader is known");
+            let condition = health.condition("level with the cluster");
             tokio::spawn(watch_lead(lead.clone(), condition));
             let stop = stopped.draining();
             (tokio::spawn(server.run(stop)), not_ready)
@@ -496,11 +497,17 @@ async fn lead_is_lonely(desk: &Desk) -> bool {
 
 async fn watch_lead(mut lead: watch::Receiver<Lead>, condition: Condition) {
     loop {
-        let known = lead.borrow_and_update().leader.is_some();
-        if known {
-            condition.hold();
-        } else {
-            condition.break_with("no leader is known");
+        let Lead {
+            leader, standing, ..
+        } = *lead.borrow_and_update();
+        match (standing, leader) {
+            (Standing::Level, _) => condition.hold(),
+            (Standing::Removed, _) => condition.break_with("it was removed from the cluster"),
+            (_, None) => condition.break_with("no leader is known"),
+            (Standing::Learning, Some(_)) => condition.break_with("it does not vote yet"),
+            (Standing::Outside | Standing::Behind, Some(_)) => {
+                condition.break_with("it has not applied what was decided lately");
+            }
         }
         if lead.changed().await.is_err() {
             return;

@@ -5,6 +5,7 @@
 //!            stamp             whose it is: node, cluster, and an instance drawn once
 //!            0000000000000001.log, …2.log      segments of 64 MiB
 //!            <index>-<term>.snapshot           the two newest states
+//!            *.removed-<node>-<instance>       of an earlier member, for people (`aside.rs`)
 //! ```
 //!
 //! * [`Log`] is synchronous: a call to [`Log::append`] writes everything it is given as one
@@ -20,6 +21,7 @@
 //! Segments are deleted from the front when the older of the two kept snapshots includes
 //! them, so a snapshot that is damaged later costs nothing but time.
 
+mod aside;
 mod disk;
 mod frame;
 mod ram;
@@ -279,6 +281,25 @@ impl Log {
         stamp::write(self.disk.as_mut(), &owner, self.instance)?;
         self.owner = owner;
         Ok(())
+    }
+
+    /// Sets all files of this log aside, and begins another one for `node` in the same folder.
+    ///
+    /// # Errors
+    /// The disk's. What is left undone is done when the folder is opened again.
+    pub fn set_aside(self, node: u64, fresh: u64) -> Result<Self, Error> {
+        let Self {
+            mut disk,
+            owner,
+            instance,
+            segment_bytes,
+            file,
+            ..
+        } = self;
+        drop(file);
+        aside::set(disk.as_mut(), owner.node, instance)?;
+        let owner = Owner { node, ..owner };
+        Ok(recover::open(disk, owner, fresh, segment_bytes)?.0)
     }
 
     /// The newest entry's index.

@@ -132,7 +132,7 @@ pub(crate) fn of_raft(metrics: &Metrics, desk: &Desk, lead: &watch::Receiver<Lea
     let (desk, lead) = (desk.clone(), lead.clone());
     metrics.on_scrape(move || {
         let desk = desk.clone();
-        let Lead { leader, here } = *lead.borrow();
+        let Lead { leader, here, .. } = *lead.borrow();
         leads.set(i64::from(here));
         known.set(i64::from(leader.is_some()));
         let (running, term, lag, queued) =

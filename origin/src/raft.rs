@@ -15,11 +15,13 @@
 
 mod desk;
 mod driver;
+mod expulsion;
 mod founding;
 mod patience;
 mod peers;
 mod queue;
 mod record;
+mod removal;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,9 +35,9 @@ use crate::hub::Hub;
 use crate::log::worker::{Timing, Worker};
 use crate::log::{Log, Recovered};
 
-pub use driver::Lead;
+pub use driver::{Lead, Standing};
 
-pub(crate) use desk::{Change, Desk, Input, Refused, Stage};
+pub(crate) use desk::{Change, Changed, Desk, Input, Refused, Stage};
 pub(crate) use founding::Ways;
 pub(crate) use peers::{Book, Dial};
 pub(crate) use queue::{End, Queue};
@@ -73,6 +75,8 @@ pub(crate) struct Times {
     /// How long one write to the log may take.
     pub(crate) disk: Duration,
     pub(crate) snapshot_entries: u64,
+    /// How long one that was removed waits before it joins anew.
+    pub(crate) rejoin: Duration,
 }
 
 /// A seat that is not taken yet.
@@ -88,12 +92,13 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Comes to the cluster and takes part in it until `stop`.
+    /// Comes to the cluster and takes part in it until `stop`. One that was removed may come
+    /// back as another member.
     pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self {
             mut log,
-            recovered,
-            ways,
+            mut recovered,
+            mut ways,
             times,
             desk,
             hub,
@@ -101,18 +106,116 @@ impl Seat {
             timing,
         } = self;
         tokio::pin!(stop);
-        let restored = if recovered.is_blank() {
+        let configured = log.node();
+        loop {
+            let blank = recovered.is_blank();
+            let restored = if blank {
+                tokio::select! {
+                    restored = founding::settle(&ways, &mut log, &desk) => restored?,
+                    () = &mut stop => return Ok(()),
+                }
+            } else {
+                record::restored(std::mem::take(&mut recovered)).ok_or(Error::Unknown)?
+            };
+            let node = founding::number(log.node()).ok_or(Error::Number)?;
+            let stamp = log.instance();
+            if !ways.founders.contains_key(&node) {
+                desk.book().forget_configured();
+            }
+            let driver = Start {
+                log,
+                restored,
+                times,
+                desk: &desk,
+                hub: &hub,
+                lead: &lead,
+                timing: &timing,
+            };
+            let driver = driver.driver(node)?;
+            let mut counted_on = lead.subscribe();
+            let until = async {
+                tokio::select! {
+                    () = &mut stop => driver::Ended::Told,
+                    () = expulsion::noticed(&ways, &desk, (node, stamp), lead.subscribe()) => {
+                        driver::Ended::Removed
+                    }
+                }
+            };
+            // Whether it was one of the cluster in this life of the process.
+            let mut was_level = blank;
+            let watch = async {
+                let level = |lead: &Lead| lead.standing == Standing::Level;
+                if counted_on.wait_for(level).await.is_ok() {
+                    was_level = true;
+                }
+                std::future::pending::<()>().await
+            };
+            let (ended, left) = tokio::select! {
+                ended = driver.run(until) => ended?,
+                () = watch => return Ok(()),
+            };
+            let (driver::Ended::Removed, Some(old)) = (ended, left) else {
+                return Ok(());
+            };
+            let tell = |then| expulsion::tell(&desk, &lead, node, stamp, then);
+            if ways.join.is_empty() {
+                tell(
+                    "it stays out: empty its folder, or name cluster.join, and it joins anew"
+                        .into(),
+                );
+                stop.await;
+                return Ok(());
+            }
+            if was_level {
+                tell("it stays out until it is started again, and then joins anew".into());
+                stop.await;
+                return Ok(());
+            }
+            let after = node::config::format_duration(times.rejoin);
+            tell(format!(
+                "it joins anew after {after}, and sets its old files aside"
+            ));
             tokio::select! {
-                restored = founding::settle(&ways, &mut log, &desk) => restored?,
+                () = tokio::time::sleep(times.rejoin) => {}
                 () = &mut stop => return Ok(()),
             }
-        } else {
-            record::restored(recovered).ok_or(Error::Unknown)?
-        };
-        let node = founding::number(log.node()).ok_or(Error::Number)?;
-        if !ways.founders.contains_key(&node) {
-            desk.book().forget_configured();
+            // Its name must not be that of a founder's number any more: it founds nothing.
+            ways = ways.joining();
+            log = old
+                .set_aside(configured, crate::chance())
+                .map_err(Error::Log)?;
+            recovered = Recovered::default();
+            lead.send_replace(Lead::default());
+            tracing::warn!(
+                was = %node,
+                "the files of the member that was removed are set aside, with the ending .removed-{node}-{stamp:016x}"
+            );
         }
+    }
+}
+
+/// What a driver is made of.
+struct Start<'a> {
+    log: Log,
+    restored: member::Restored,
+    times: Times,
+    desk: &'a Desk,
+    hub: &'a Arc<Hub>,
+    lead: &'a watch::Sender<Lead>,
+    timing: &'a Timing,
+}
+
+impl Start<'_> {
+    fn driver(self, node: NodeId) -> Result<driver::Driver, Error> {
+        let Self {
+            log,
+            restored,
+            times,
+            desk,
+            hub,
+            lead,
+            timing,
+        } = self;
         let stamp = log.instance();
         let (last, saved) = (
             log.last(),
@@ -132,7 +235,7 @@ impl Seat {
         let (inputs, inputs_in) = mpsc::channel(INPUTS);
         let (done, done_in) = mpsc::unbounded_channel();
         let (sent, sent_in) = mpsc::unbounded_channel();
-        let worker = Worker::start(log, done, timing).map_err(Error::Log)?;
+        let worker = Worker::start(log, done, timing.clone()).map_err(Error::Log)?;
         let voice = peers::Voice {
             node,
             cluster: desk.cluster(),
@@ -145,24 +248,23 @@ impl Seat {
             stamp,
             inputs,
         });
-        let driver = driver::Driver {
+        Ok(driver::Driver {
             membership: member.status().log.membership,
             member,
             node,
-            desk,
+            desk: desk.clone(),
             inputs: inputs_in,
             worker,
             done: done_in,
             peers,
             sent: sent_in,
-            hub,
-            lead,
+            hub: Arc::clone(hub),
+            lead: lead.clone(),
             edges: BTreeMap::new(),
             changes: Vec::new(),
             disowned: false,
             disk: patience::Patience::new(times.disk, tokio::time::Instant::now()),
-        };
-        driver.run(stop).await
+        })
     }
 }
 
@@ -180,6 +282,21 @@ fn roster(membership: &consensus::Membership) -> Vec<fabric::v1::Member> {
                 stamp: about.stamp,
                 ..fabric::v1::Member::default()
             }
+        })
+        .collect()
+}
+
+/// Those who have left, for people and for themselves.
+fn gone(membership: &consensus::Membership) -> Vec<fabric::v1::Member> {
+    let departed = membership.departed.iter();
+    departed
+        // While a change is under way their votes still count.
+        .filter(|(id, _)| !membership.has(**id))
+        .map(|(id, about)| fabric::v1::Member {
+            node: id.0.get(),
+            name: about::read(&about.text).0.to_owned(),
+            stamp: about.stamp,
+            ..fabric::v1::Member::default()
         })
         .collect()
 }

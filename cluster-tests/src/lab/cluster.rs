@@ -146,6 +146,22 @@ impl Node {
         Self::origin_at(number, &ports::free(1)[0].to_string(), &more)
     }
 
+    /// One of the origins at these addresses, all of which have one configuration: so many of
+    /// them found the cluster, and the others join it.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn alike(number: usize, founders: usize, addrs: &[SocketAddr], args: &[&str]) -> Self {
+        let peers = addrs.iter().zip(1..).take(founders);
+        let peers: Vec<_> = peers.map(|(addr, node)| format!("{node}={addr}")).collect();
+        let join: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
+        let mut more = vec!["--peers".to_owned(), peers.join(",")];
+        more.extend(["--join".to_owned(), join.join(",")]);
+        more.extend(args.iter().map(|arg| (*arg).to_owned()));
+        Self::origin_at(number, &addrs[number].to_string(), &more)
+    }
+
     #[track_caller]
     fn origin_at(number: usize, listen: &str, more: &[String]) -> Self {
         let id = format!("origin-{number}");
@@ -199,6 +215,29 @@ impl Node {
     pub fn lose_data(&self) {
         let again = self.again.as_ref().expect("an origin");
         std::fs::remove_dir_all(again.folder.path().join("data")).expect("the data");
+    }
+
+    /// The names of the files that an origin keeps its data in.
+    ///
+    /// # Panics
+    /// When it is no origin, or there are none.
+    #[track_caller]
+    pub fn data_files(&self) -> Vec<String> {
+        let again = self.again.as_ref().expect("an origin");
+        let files = std::fs::read_dir(again.folder.path().join("data")).expect("the data");
+        let names = files.map(|file| file.expect("a file").file_name());
+        names
+            .map(|name| name.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// What the node says of its readiness: 200, or the reason why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        match http::get(self.http, "/readyz") {
+            Ok((200, _)) => Ok(()),
+            Ok((_, why)) => Err(why),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// An edge that knows these origins, on a port of the system's choosing.

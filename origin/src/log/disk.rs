@@ -160,7 +160,10 @@ impl Disk for Folder {
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
-            if let Ok(name) = entry?.file_name().into_string()
+            let entry = entry?;
+            // Folders are not ours: a file system of its own has one for what it finds.
+            if !entry.file_type()?.is_dir()
+                && let Ok(name) = entry.file_name().into_string()
                 && name != LOCK
             {
                 names.push(name);
@@ -239,6 +242,9 @@ mod tests {
         std::fs::write(top.join("file"), "").unwrap();
         assert!(Folder::open(&top.join("file")).is_err());
         assert!(Folder::open(&top.join("file/below")).is_err());
+        std::fs::create_dir(top.join("e/f/lost+found")).unwrap();
+        let folder = Folder::open(&top.join("e/f")).unwrap();
+        assert_eq!(folder.names().unwrap(), Vec::<String>::new());
         std::fs::remove_dir_all(place).unwrap();
     }
 }

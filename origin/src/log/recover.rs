@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::aside;
 use super::disk::Disk;
 use super::frame::{self, BadHead, HEAD_BYTES, Place, Read, Record};
 use super::snapshot;
@@ -14,6 +15,7 @@ pub(super) fn open(
     fresh: u64,
     segment_bytes: u64,
 ) -> Result<(Log, Recovered), Error> {
+    aside::finish(disk.as_mut())?;
     let found = names(disk.as_ref())?;
     let Stamp { owner, instance } = match stamp::read(disk.as_ref(), &found, &owner)? {
         Some(stamp) => stamp,
@@ -102,7 +104,7 @@ fn begin(disk: &mut dyn Disk, names: &[String], owner: Owner, fresh: u64) -> Res
             && disk
                 .read(name)
                 .is_ok_and(|bytes| bytes.len() <= unborn_bytes());
-        if !ours && name != stamp::UNFINISHED {
+        if !ours && name != stamp::UNFINISHED && !aside::is_aside(name) {
             return Err(Error::Broken {
                 file: stamp::FILE.into(),
                 offset: 0,

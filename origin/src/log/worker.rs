@@ -58,7 +58,7 @@ const BYTES_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Worker<T> {
     jobs: Option<Sender<Job<T>>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Log>>,
     appends: Arc<Appends>,
 }
 
@@ -87,10 +87,12 @@ impl<T: Send + 'static> Worker<T> {
         let thread = std::thread::Builder::new()
             .name("log".into())
             .spawn(move || {
-                if let Err(error) = run(log, &waiting, &done, (&counted, &timing)) {
+                let mut log = log;
+                if let Err(error) = run(&mut log, &waiting, &done, (&counted, &timing)) {
                     // Nobody listens when the origin is gone already.
                     let _ = done.send(Done::Failed(error));
                 }
+                log
             })
             .map_err(|source| Error::io("start", "the thread of the log", source))?;
         Ok(Self {
@@ -119,17 +121,16 @@ impl<T: Send + 'static> Worker<T> {
         self.thread = None;
     }
 
-    /// Waits until everything is done and the folder is free.
-    pub fn finish(mut self) {
+    /// Waits until everything is done, and gives the log back; the folder is free when that is
+    /// dropped.
+    pub fn finish(mut self) -> Option<Log> {
         self.jobs = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.thread.take()?.join().ok()
     }
 }
 
 fn run<T>(
-    mut log: Log,
+    log: &mut Log,
     waiting: &Receiver<Job<T>>,
     done: &UnboundedSender<Done<T>>,
     (appends, timing): (&Appends, &Timing),
@@ -223,7 +224,7 @@ mod tests {
         drop(jobs);
         let before = disk.syncs();
         let (done, mut told) = unbounded_channel();
-        run(log, &waiting, &done, (&Appends::default(), &timing())).unwrap();
+        run(&mut log, &waiting, &done, (&Appends::default(), &timing())).unwrap();
         assert_eq!(disk.syncs() - before, 1);
         assert!(matches!(told.try_recv(), Ok(Done::Written { ticket: 100 })));
         assert!(told.try_recv().is_err());
@@ -244,7 +245,7 @@ mod tests {
             let write = write(index);
             worker.give(Job::Write { ticket, write });
         }
-        worker.finish();
+        drop(worker.finish());
         assert!(matches!(
             told.try_recv(),
             Ok(Done::Failed(Error::Io { .. }))

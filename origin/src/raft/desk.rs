@@ -53,7 +53,7 @@ pub(crate) enum Input {
     /// Somebody changes the cluster.
     Change {
         change: Change,
-        answer: oneshot::Sender<Result<v1::AddReply, Refused>>,
+        answer: oneshot::Sender<Result<Changed, Refused>>,
     },
     /// The process is about to end.
     Leave,
@@ -63,8 +63,17 @@ pub(crate) enum Input {
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Add(v1::AddRequest),
-    Remove(NodeId),
+    Remove(v1::RemoveRequest),
     Transfer(Option<NodeId>),
+}
+
+/// What became of a change.
+#[derive(Clone, Debug)]
+pub(crate) enum Changed {
+    Added(v1::AddReply),
+    Removed(v1::RemoveReply),
+    /// Another was asked to lead.
+    Asked,
 }
 
 /// Why a change is not made here.
@@ -88,6 +97,13 @@ pub(crate) enum Stage {
         founders: Vec<v1::Member>,
         /// For what, for people.
         waiting: String,
+    },
+    /// It was removed.
+    Removed {
+        node: NodeId,
+        stamp: u64,
+        /// What it does about that, for people.
+        then: String,
     },
     /// It takes part.
     Running {
@@ -160,6 +176,9 @@ impl Desk {
             Stage::Starting | Stage::Blank { .. } => Err(Status::unavailable(
                 "this origin does not take part in the cluster yet",
             )),
+            Stage::Removed { .. } => Err(Status::unavailable(
+                "this origin was removed from the cluster",
+            )),
         }
     }
 
@@ -191,6 +210,12 @@ impl Desk {
                 status.blank = true;
                 status.waiting = waiting;
             }
+            Stage::Removed { node, stamp, then } => {
+                status.node = node.0.get();
+                status.stamp = stamp;
+                status.removed = true;
+                status.waiting = then;
+            }
             Stage::Running { stamp, inputs, .. } => {
                 let (answer, told) = oneshot::channel();
                 inputs
@@ -220,7 +245,7 @@ impl Desk {
     }
 
     /// Changes the cluster, if this origin leads it.
-    pub(crate) async fn change(&self, change: Change) -> Result<v1::AddReply, Refused> {
+    pub(crate) async fn change(&self, change: Change) -> Result<Changed, Refused> {
         let (answer, told) = oneshot::channel();
         self.give(Input::Change { change, answer })
             .await

@@ -4,7 +4,7 @@
 //! It takes whatever waits before it looks at the outputs, so that under load one write
 //! serves many proposals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,25 +18,53 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::desk::{Change, Desk, Input, Refused};
+use super::desk::{Change, Changed, Desk, Input, Refused};
 use super::patience::Patience;
 use super::peers::{Peers, SnapshotSent};
 use super::queue::{End, Queue};
-use super::{Error, record, roster};
+use super::{Error, gone, record, removal, roster};
 use crate::hub::Hub;
-use crate::log::Snapshot;
 use crate::log::worker::{Done, Job, Worker};
+use crate::log::{Log, Snapshot};
 
 /// Inputs that are taken before the outputs are looked at.
 const INPUTS_MAX: usize = 256;
 
-/// What became of the member's lead.
+/// What became of the member's lead, and how it stands to the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lead {
     /// Who leads, as far as this origin knows.
     pub leader: Option<NodeId>,
     /// Whether it is this one.
     pub here: bool,
+    /// Whether it can be counted on.
+    pub standing: Standing,
+}
+
+/// Whether an origin can be counted on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not come to a cluster yet.
+    #[default]
+    Outside,
+    /// It was removed.
+    Removed,
+    /// It is told everything and does not vote.
+    Learning,
+    /// It votes, and has not applied what was decided lately, as far as can be told: with
+    /// nobody to lead it cannot.
+    Behind,
+    /// It votes, and has applied what was decided lately.
+    Level,
+}
+
+/// Why a driver has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was told to.
+    Told,
+    /// This member was removed.
+    Removed,
 }
 
 pub(super) struct Driver {
@@ -60,17 +88,21 @@ pub(super) struct Driver {
 /// A change that was proposed and is not decided.
 pub(super) struct Pending {
     goal: Goal,
-    answer: oneshot::Sender<Result<v1::AddReply, Refused>>,
+    answer: oneshot::Sender<Result<Changed, Refused>>,
 }
 
 enum Goal {
     In(NodeId),
-    Out(NodeId),
+    /// All of them, and what is answered then.
+    Out(BTreeSet<NodeId>, Vec<v1::Removed>),
 }
 
 impl Driver {
-    /// Runs until `stop`.
-    pub(super) async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    /// Runs until `stop`, or until this member is removed. Gives the log back, unless it failed.
+    pub(super) async fn run(
+        mut self,
+        stop: impl Future<Output = Ended>,
+    ) -> Result<(Ended, Option<Log>), Error> {
         tokio::pin!(stop);
         let ledger = self.member.ledger();
         self.hub
@@ -81,7 +113,7 @@ impl Driver {
         let ended = loop {
             let deadline = Instant::from_std(self.member.deadline());
             tokio::select! {
-                () = &mut stop => break Ok(()),
+                ended = &mut stop => break Ok(ended),
                 Some(done) = self.done.recv() => {
                     if let Err(error) = self.done(done) {
                         break Err(error);
@@ -89,7 +121,7 @@ impl Driver {
                 }
                 count = self.inputs.recv_many(&mut batch, INPUTS_MAX) => {
                     if count == 0 {
-                        break Ok(());
+                        break Ok(Ended::Told);
                     }
                     for input in batch.drain(..) {
                         self.input(input);
@@ -110,6 +142,10 @@ impl Driver {
                 break Err(Error::Hung(self.disk.limit()));
             }
             self.carry_out();
+            if self.membership.removed.contains(&self.node) && !self.membership.has(self.node) {
+                break Ok(Ended::Removed);
+            }
+            self.tell_standing();
         };
         for queue in self.edges.values() {
             queue.end(End::Broken(super::desk::gone()));
@@ -117,11 +153,25 @@ impl Driver {
         let worker = self.worker;
         if let Err(Error::Hung(_)) = ended {
             worker.desert();
-            return ended;
+            return Err(ended.err().unwrap_or(Error::Unknown));
         }
         // The thread may be at a sync, which takes as long as it takes.
-        let _ = tokio::task::spawn_blocking(move || worker.finish()).await;
-        ended
+        let log = tokio::task::spawn_blocking(move || worker.finish()).await;
+        ended.map(|ended| (ended, log.ok().flatten()))
+    }
+
+    fn tell_standing(&mut self) {
+        let level = self.member.is_level();
+        let standing = match (self.membership.is_voter(self.node), level) {
+            (true, true) => Standing::Level,
+            (true, false) => Standing::Behind,
+            (false, _) => Standing::Learning,
+        };
+        self.lead.send_if_modified(|lead| {
+            let changed = lead.standing != standing;
+            lead.standing = standing;
+            changed
+        });
     }
 
     fn done(&mut self, done: Done<Ticket>) -> Result<(), Error> {
@@ -309,7 +359,10 @@ impl Driver {
             }
         }
         let here = role == Role::Leader;
-        self.lead.send_replace(Lead { leader, here });
+        self.lead.send_modify(|lead| {
+            lead.leader = leader;
+            lead.here = here;
+        });
         if !here {
             for pending in self.changes.drain(..) {
                 let status = Status::unavailable("the lead was lost before it was decided");
@@ -347,24 +400,21 @@ impl Driver {
     /// Answers those whose change is made.
     fn answer_changes(&mut self) {
         let membership = &self.membership;
-        let members = roster(membership);
-        let mut waiting = Vec::new();
-        for pending in self.changes.drain(..) {
-            let (reached, node) = match pending.goal {
-                Goal::In(id) => (membership.has(id), id.0.get()),
-                Goal::Out(id) => (!membership.has(id), 0),
-            };
-            if reached {
-                let _ = pending.answer.send(Ok(v1::AddReply {
-                    members: members.clone(),
+        let reached = |goal: &Goal| match goal {
+            Goal::In(id) => membership.has(*id),
+            Goal::Out(ids, _) => !ids.iter().any(|id| membership.has(*id)),
+        };
+        for Pending { goal, answer } in self.changes.extract_if(.., |one| reached(&one.goal)) {
+            let changed = match goal {
+                Goal::In(id) => Changed::Added(v1::AddReply {
+                    members: roster(membership),
                     cluster: self.desk.cluster(),
-                    node,
-                }));
-            } else {
-                waiting.push(pending);
-            }
+                    node: id.0.get(),
+                }),
+                Goal::Out(_, removed) => Changed::Removed(v1::RemoveReply { removed }),
+            };
+            let _ = answer.send(Ok(changed));
         }
-        self.changes = waiting;
     }
 
     fn status(&self) -> v1::ClusterStatus {
@@ -388,6 +438,7 @@ impl Driver {
             committed: status.log.commit.0,
             applied: status.log.applied.0,
             members,
+            departed: gone(&status.log.membership),
             counts: Some(counts(self.member.ledger().counts())),
             queued: status.waiting as u64,
             attached: self.edges.len() as u64,
@@ -395,15 +446,15 @@ impl Driver {
         }
     }
 
-    fn change(&mut self, change: Change, answer: oneshot::Sender<Result<v1::AddReply, Refused>>) {
+    fn change(&mut self, change: Change, answer: oneshot::Sender<Result<Changed, Refused>>) {
         let goal = match self.propose(change) {
             Ok(Some(goal)) => goal,
             Ok(None) => {
-                let _ = answer.send(Ok(v1::AddReply::default()));
+                let _ = answer.send(Ok(Changed::Asked));
                 return;
             }
-            Err(error) => {
-                let _ = answer.send(Err(refused(&error)));
+            Err(refused) => {
+                let _ = answer.send(Err(refused));
                 return;
             }
         };
@@ -412,22 +463,54 @@ impl Driver {
         self.answer_changes();
     }
 
-    fn propose(&mut self, change: Change) -> Result<Option<Goal>, consensus::Error> {
+    fn remove(&mut self, request: &v1::RemoveRequest) -> Result<Goal, Refused> {
+        let status = self.member.status().log;
+        if status.role != Role::Leader {
+            return Err(consensus::Error::NotLeader(status.leader).into());
+        }
+        let active = |id: NodeId| {
+            let mut peers = status.peers.iter();
+            let peer = peers.find(|peer| peer.id == id && peer.active);
+            peer.map(|peer| peer.matched.0)
+        };
+        let known = removal::Known {
+            me: self.node,
+            membership: &status.membership,
+            active: &active,
+        };
+        let plan = removal::plan(&known, &request.origins, request.force);
+        match plan.map_err(Refused::Status)? {
+            removal::Plan::HandOver(next) => {
+                self.member.transfer_leadership(Some(next))?;
+                let why = format!("node {} hands the lead over to {next} first", self.node);
+                Err(Refused::Status(Status::unavailable(why)))
+            }
+            removal::Plan::Remove(leaving, told) => {
+                let steps: Vec<_> = leaving
+                    .iter()
+                    .map(|id| consensus::Change::Remove { id: *id })
+                    .collect();
+                if !steps.is_empty() {
+                    self.member.propose_membership(&steps)?;
+                    tracing::info!(?leaving, "origins are being removed");
+                }
+                Ok(Goal::Out(leaving, told))
+            }
+        }
+    }
+
+    fn propose(&mut self, change: Change) -> Result<Option<Goal>, Refused> {
         use consensus::Change as Step;
         match change {
             Change::Transfer(to) => {
                 self.member.transfer_leadership(to)?;
                 Ok(None)
             }
-            Change::Remove(id) => {
-                self.member.propose_membership(&[Step::Remove { id }])?;
-                tracing::info!(%id, "origin is being removed");
-                Ok(Some(Goal::Out(id)))
-            }
+            Change::Remove(request) => self.remove(&request).map(Some),
             Change::Add(request) => {
                 let status = self.member.status().log;
                 if status.role != Role::Leader {
-                    return Err(consensus::Error::NotLeader(status.leader));
+                    return Err(consensus::Error::NotLeader(status.leader).into());
                 }
                 let membership = status.membership;
                 let mut steps = Vec::new();
@@ -457,19 +540,21 @@ impl Driver {
     }
 }
 
-fn refused(error: &consensus::Error) -> Refused {
-    let text = error.to_string();
-    match error {
-        consensus::Error::NotLeader(Some(leader)) => Refused::Leads(*leader),
-        consensus::Error::NotLeader(None)
-        | consensus::Error::NoLeader
-        | consensus::Error::Busy
-        | consensus::Error::Membership(consensus::Refusal::Pending) => {
-            Refused::Status(Status::unavailable(text))
+impl From<consensus::Error> for Refused {
+    fn from(error: consensus::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            consensus::Error::NotLeader(Some(leader)) => Self::Leads(leader),
+            consensus::Error::NotLeader(None)
+            | consensus::Error::NoLeader
+            | consensus::Error::Busy
+            | consensus::Error::Membership(consensus::Refusal::Pending) => {
+                Self::Status(Status::unavailable(text))
+            }
+            consensus::Error::Size(_)
+            | consensus::Error::Membership(_)
+            | consensus::Error::Misbehaved(..) => Self::Status(Status::failed_precondition(text)),
         }
-        consensus::Error::Size(_)
-        | consensus::Error::Membership(_)
-        | consensus::Error::Misbehaved(..) => Refused::Status(Status::failed_precondition(text)),
     }
 }
 

@@ -55,6 +55,17 @@ pub(crate) struct Ways {
 }
 
 impl Ways {
+    /// The same places for one that founds nothing.
+    pub(super) fn joining(mut self) -> Self {
+        let founders = std::mem::take(&mut self.founders).into_values();
+        for founder in founders.map(Entry::Fixed) {
+            if !self.join.contains(&founder) {
+                self.join.push(founder);
+            }
+        }
+        self
+    }
+
     /// Whether this origin, which is reached at `address`, was told of nobody but itself, and
     /// may found a cluster.
     fn alone(&self, me: NodeId, address: &str) -> bool {
@@ -62,6 +73,20 @@ impl Ways {
         let founds = self.founders.contains_key(&me) || self.join.is_empty();
         founds && self.founders.keys().all(|id| *id == me) && self.join.iter().all(itself)
     }
+}
+
+/// Asks everybody who is known at all, and gives what they answer.
+pub(super) async fn ask_everybody(
+    ways: &Ways,
+    me: NodeId,
+    desk: &Desk,
+) -> Vec<(Address, ClusterStatus)> {
+    let mut ways = ways.clone();
+    let members = desk.book().everybody().into_iter();
+    let members = members.filter(|address| address.to_string() != desk.address());
+    ways.join.extend(members.map(Entry::Fixed));
+    let heard = ask(&ways, me, desk).await;
+    heard.into_iter().filter_map(|answer| answer.said).collect()
 }
 
 /// Finds or founds the cluster. The log holds what must be remembered of it when this

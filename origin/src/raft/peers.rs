@@ -82,6 +82,19 @@ impl Book {
             .find_map(|known| known.get(&node).cloned())
     }
 
+    /// Every address that is known.
+    pub(crate) fn everybody(&self) -> Vec<Address> {
+        let book = self.lock();
+        let known = [&book.configured, &book.heard, &book.members];
+        let mut all: Vec<_> = known
+            .into_iter()
+            .flat_map(|of| of.values().cloned())
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     fn lock(&self) -> MutexGuard<'_, Addresses> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

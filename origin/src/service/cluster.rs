@@ -14,7 +14,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::raft::{Change, Desk, Refused};
+use crate::raft::{Change, Changed, Desk, Refused};
 
 /// Serves people.
 #[derive(Clone)]
@@ -60,10 +60,9 @@ fn handed_on<T>(message: T) -> Request<T> {
     request
 }
 
-fn node(number: u64, field: &str) -> Result<NodeId, Status> {
-    std::num::NonZeroU64::new(number)
-        .map(NodeId)
-        .ok_or_else(|| Status::invalid_argument(format!("{field} is 0")))
+/// What the desk answers fits the question.
+fn another() -> Status {
+    Status::internal("the answer is that of another change")
 }
 
 #[tonic::async_trait]
@@ -87,7 +86,8 @@ impl Cluster for Service {
             return Err(Status::invalid_argument("AddRequest.stamp is 0"));
         }
         match self.desk.change(Change::Add(add.clone())).await {
-            Ok(reply) => Ok(Response::new(reply)),
+            Ok(Changed::Added(reply)) => Ok(Response::new(reply)),
+            Ok(Changed::Removed(_) | Changed::Asked) => Err(another()),
             Err(refused) => self.leader(refused, &came)?.add(handed_on(add)).await,
         }
     }
@@ -97,9 +97,9 @@ impl Cluster for Service {
         request: Request<RemoveRequest>,
     ) -> Result<Response<RemoveReply>, Status> {
         let (came, _, remove) = request.into_parts();
-        let id = node(remove.node, "RemoveRequest.node")?;
-        match self.desk.change(Change::Remove(id)).await {
-            Ok(_) => Ok(Response::new(RemoveReply {})),
+        match self.desk.change(Change::Remove(remove.clone())).await {
+            Ok(Changed::Removed(reply)) => Ok(Response::new(reply)),
+            Ok(Changed::Added(_) | Changed::Asked) => Err(another()),
             Err(refused) => self.leader(refused, &came)?.remove(handed_on(remove)).await,
         }
     }

@@ -37,6 +37,11 @@ pub const MEMBERS_MAX: usize = 64;
 /// in every snapshot; when it is reached no more nodes can be removed.
 pub const REMOVED_MAX: usize = 4096;
 
+/// Removed nodes of which it is remembered who they were: those with the greatest numbers, so
+/// that one that comes back can be told, and one that is removed twice is no error. With
+/// [`ABOUT_BYTES_MAX`] each they are 64 KiB in every snapshot.
+pub const DEPARTED_MAX: usize = 64;
+
 /// Bytes that the membership holds about a node: its name and its address.
 pub const ABOUT_BYTES_MAX: usize = 1024;
 

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 use bytes::{BufMut, Bytes, BytesMut};
 use model::NodeId;
 
-use crate::limits::{ABOUT_BYTES_MAX, MEMBERS_MAX, REMOVED_MAX};
+use crate::limits::{ABOUT_BYTES_MAX, DEPARTED_MAX, MEMBERS_MAX, REMOVED_MAX};
 
 /// What is kept of a node beside its number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,9 @@ pub struct Membership {
     pub about: BTreeMap<NodeId, About>,
     /// Numbers that were given and are not given again.
     pub removed: BTreeSet<NodeId>,
+    /// What was kept of those of them that have the greatest numbers, at most
+    /// [`DEPARTED_MAX`]. While a change is under way one may be a member yet.
+    pub departed: BTreeMap<NodeId, About>,
 }
 
 /// One step of a change of the membership.
@@ -183,8 +186,14 @@ impl Membership {
                 Change::Promote { .. } => {}
                 Change::Remove { id } => {
                     self.removed.insert(*id);
+                    if let Some(about) = self.about.get(id) {
+                        self.departed.insert(*id, about.clone());
+                    }
                 }
             }
+        }
+        while self.departed.len() > DEPARTED_MAX {
+            self.departed.pop_first();
         }
     }
 
@@ -215,6 +224,9 @@ impl Membership {
             && known(&self.learners)
             && known(&self.outgoing)
             && self.about.values().all(text)
+            && self.departed.len() <= DEPARTED_MAX
+            && self.departed.values().all(text)
+            && self.departed.keys().all(|id| self.removed.contains(id))
             && self
                 .about
                 .keys()
@@ -242,6 +254,13 @@ impl Membership {
         for (id, about) in &self.about {
             put_about(&mut out, *id, about);
         }
+        // Nothing stands for nobody, which is also how it was before this was remembered.
+        if !self.departed.is_empty() {
+            put_count(&mut out, self.departed.len());
+            for (id, about) in &self.departed {
+                put_about(&mut out, *id, about);
+            }
+        }
         out.freeze()
     }
 
@@ -263,6 +282,13 @@ impl Membership {
             let (id, one) = input.about()?;
             about.insert(id, one);
         }
+        let mut departed = BTreeMap::new();
+        if !input.0.is_empty() {
+            for _ in 0..input.count(DEPARTED_MAX)? {
+                let (id, one) = input.about()?;
+                departed.insert(id, one);
+            }
+        }
         let membership = Self {
             voters,
             learners,
@@ -271,6 +297,7 @@ impl Membership {
             auto_leave,
             about,
             removed,
+            departed,
         };
         // The form is canonical: what is not written like this was not written by us.
         (input.0.is_empty() && membership.is_sound() && membership.encode() == bytes)
@@ -409,9 +436,19 @@ mod tests {
         membership.about.insert(id(4), about(44));
         membership.removed.insert(id(9));
         let bytes = membership.encode();
-        assert_eq!(Membership::decode(&bytes), Some(membership));
-        for len in 0..bytes.len() {
-            assert_eq!(Membership::decode(&bytes[..len]), None);
+        assert_eq!(Membership::decode(&bytes), Some(membership.clone()));
+        membership.departed.insert(id(9), about(99));
+        let more = membership.encode();
+        assert_eq!(more[..bytes.len()], bytes);
+        assert_eq!(Membership::decode(&more), Some(membership.clone()));
+        membership.departed.insert(id(8), about(88));
+        assert_eq!(
+            Membership::decode(&membership.encode()),
+            None,
+            "8 is not removed"
+        );
+        for len in (0..bytes.len()).chain(bytes.len() + 1..more.len()) {
+            assert_eq!(Membership::decode(&more[..len]), None);
         }
         assert_eq!(Membership::decode(&[bytes.as_ref(), b"x"].concat()), None);
         assert_eq!(Membership::decode(&Membership::default().encode()), None);
@@ -431,6 +468,31 @@ mod tests {
                 Err(Refusal::NumberTaken(id(taken)))
             );
         }
+    }
+
+    #[test]
+    fn who_was_removed_lately_is_remembered() {
+        let mut membership = three();
+        membership.note(&[Change::Remove { id: id(2) }]);
+        membership.voters.remove(&id(2));
+        membership.settle();
+        assert_eq!(membership.departed, BTreeMap::from([(id(2), about(22))]));
+        for number in 4..4 + DEPARTED_MAX as u64 {
+            membership.learners.insert(id(number));
+            let about = about(number);
+            let add = Change::AddLearner {
+                id: id(number),
+                about,
+            };
+            membership.note(&[add]);
+            membership.learners.remove(&id(number));
+            membership.note(&[Change::Remove { id: id(number) }]);
+            membership.settle();
+        }
+        assert_eq!(membership.departed.len(), DEPARTED_MAX);
+        assert!(!membership.departed.contains_key(&id(2)));
+        assert!(membership.removed.contains(&id(2)));
+        assert!(membership.is_sound());
     }
 
     #[test]

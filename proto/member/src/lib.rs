@@ -48,6 +48,7 @@ pub mod about;
 pub mod limits;
 
 mod error;
+mod level;
 mod member;
 mod output;
 mod peer;

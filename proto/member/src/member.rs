@@ -13,6 +13,7 @@ use model::{LogIndex, NodeId, OriginId};
 
 use crate::about;
 use crate::error::{Error, RestoreError};
+use crate::level::Level;
 use crate::limits::{
     PROMOTE_LAG, STATE_BYTES_PER_SECOND, STATE_PATIENCE, WAITING_BYTES_MAX, WAITING_MAX,
 };
@@ -52,6 +53,7 @@ pub struct Member {
     gone: BTreeSet<OriginId>,
     leaving: bool,
     disowned: bool,
+    level: Level,
 }
 
 impl Member {
@@ -102,6 +104,7 @@ impl Member {
             gone: BTreeSet::new(),
             leaving: false,
             disowned: false,
+            level: Level::default(),
             setup,
         };
         member.drain();
@@ -127,6 +130,7 @@ impl Member {
         self.watchers.handle_timeout(now);
         if self.next_contacts <= now {
             self.next_contacts = now + self.setup.contacts_every;
+            self.ask_level();
             self.tell_contacts();
             self.promote();
             self.tell_gone();
@@ -335,6 +339,11 @@ impl Member {
         }
     }
 
+    /// Whether it has applied what the cluster had decided lately, by the leader's word.
+    pub fn is_level(&mut self) -> bool {
+        self.level.handle_time(self.now)
+    }
+
     /// The state.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
@@ -429,6 +438,14 @@ impl Member {
         self.drain();
     }
 
+    fn ask_level(&mut self) {
+        if let Some(question) = self.level.due(self.now)
+            && self.node.handle_read(question).is_err()
+        {
+            self.level.unasked();
+        }
+    }
+
     /// Takes what the machines have to say until they have no more.
     fn drain(&mut self) {
         loop {
@@ -490,6 +507,7 @@ impl Member {
                 self.outputs.push_back(Output::Membership(membership));
             }
             O::Restore { snapshot } => self.restore(snapshot),
+            O::ReadReady { ctx, .. } if self.level.handle_answer(ctx, self.now) => {}
             O::ReadReady { ctx, index } => {
                 self.watchers.handle_read_index(ctx, index, self.now);
             }
@@ -501,6 +519,7 @@ impl Member {
                     self.leases.handle_role(leads, &self.ledger, now);
                 }
                 self.watchers.handle_leader(leader);
+                self.ask_level();
                 self.outputs.push_back(Output::Role { role, term, leader });
             }
         }

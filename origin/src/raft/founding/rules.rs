@@ -115,6 +115,7 @@ fn none_to_join(me: &Me<'_>, heard: &[Answer]) -> String {
     let told: Vec<_> = others
         .map(|answer| match &answer.said {
             None => format!("{} does not answer", answer.at),
+            Some((_, status)) if status.removed => format!("{} was removed from one", answer.at),
             Some(_) => format!("{} belongs to none either", answer.at),
         })
         .collect();
@@ -144,6 +145,10 @@ fn all_blank(
                 None => format!("{who} does not answer, and may belong to a cluster"),
             }));
         };
+        if status.removed {
+            let why = format!("{who} was removed from a cluster, which does not answer");
+            return Err(Why::NotYet(why));
+        }
         if !status.blank {
             let why = format!("{who} has begun, and has no members yet");
             return Err(Why::NotYet(why));
@@ -306,6 +311,21 @@ mod tests {
             asked(2, false, standing(2, 2, 5)),
         ];
         assert_eq!(verdict(3, &founders(1), &heard), "belong origin-1:1");
+    }
+
+    #[test]
+    fn one_that_was_removed_has_seen_a_cluster_and_belongs_to_none() {
+        let one = founders(1);
+        let removed = Some(ClusterStatus {
+            node: 2,
+            removed: true,
+            ..ClusterStatus::default()
+        });
+        let heard = [asked(2, false, removed)];
+        let waits = "not yet: origin-1:1 was removed from a cluster, which does not answer";
+        assert_eq!(verdict(1, &one, &heard), waits);
+        let waits = "not yet: no cluster to join yet: origin-1:1 was removed from one";
+        assert_eq!(verdict(3, &one, &heard), waits);
     }
 
     #[test]
