@@ -149,8 +149,8 @@ def test_what_an_image_may_not_have_yet_is_off_by_default_and_listed():
         rendered = render(values_of(case))
         for role in ("edge", "origin"):
             keys = set(toml(rendered.config(role)))
-            assert not keys & {"listen.proxy_protocol", "apps.dir", "cluster.join"}
-    for key in ("cluster.join", "cluster remove", "proxy_protocol", "apps.dir"):
+            assert not keys & {"listen.proxy_protocol", "apps.dir"}
+    for key in ("proxy_protocol", "apps.dir"):
         assert key in listed
-    for key in ("selvage probe", "selvage drain", "admin.listen", "/metrics"):
+    for key in ("cluster.join", "cluster remove", "selvage probe", "selvage drain", "admin.listen", "/metrics"):
         assert key not in listed, "the program has it"

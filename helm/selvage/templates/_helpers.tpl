@@ -157,11 +157,12 @@ apps:
 {{- end }}
 
 {{/*
-Whom an origin with an empty disk asks as well. Only such an origin reads it, so it is no reason
-to restart the others: the checksum in their template is that of the configuration without it.
+Whom an origin asks as well that has an empty disk, or that of a member that was removed. Only such an
+origin reads it, so it is no reason to restart the others: the checksum in their template is that of
+the configuration without it.
 */}}
 {{- define "selvage.originJoin" -}}
-{{- if gt (int .Values.origin.replicas) (int .Values.origin.founders) -}}
+{{- if gt (int .Values.origin.replicas) 1 -}}
 cluster:
   join:
   {{- range $ordinal := until (int .Values.origin.replicas) }}
