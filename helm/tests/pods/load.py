@@ -9,8 +9,9 @@ import time
 
 # Of a write: how long for connecting, and how long in all.
 PATIENCE, AT_MOST = 10, 40
-# So many slots an object gets before the next one is begun.
-SLOTS = 50
+# So many slots an object gets before the next one is begun, and so long a writer rests between two
+# writes: the machine is for the pods.
+SLOTS, REST = 200, 0.1
 
 
 class Client:
@@ -124,6 +125,8 @@ class Writer:
         self.load, self.name = load, name
         self.url = f"rtmp://{load.edge}/writes"
         self.acknowledged, self.failures = {}, []
+        # Objects that are full, and were found to be whole.
+        self.whole = set()
         self.longest = 0.0
         self.ending = threading.Event()
         self.thread = threading.Thread(target=self.work, daemon=True)
@@ -138,6 +141,7 @@ class Writer:
                 self.acknowledged[number] = time.monotonic()
                 self.longest = max(self.longest, time.monotonic() - began)
                 number += 1
+                time.sleep(REST)
             else:
                 self.failures.append((number, code, said.strip()[-300:]))
                 time.sleep(0.2)
@@ -154,14 +158,22 @@ class Writer:
             return None, f"nothing within {AT_MOST} s"
         return done.returncode, done.stdout + (done.stderr if verb == "set" else "")
 
-    def lost(self):
-        """What was acknowledged and is not there."""
-        known = sorted(self.acknowledged)
+    def lost(self, again=False):
+        """What was acknowledged and is not there. Objects that nobody writes any more are looked at
+        once, and all of them again at the end."""
+        by_object = {}
+        for number in sorted(self.acknowledged):
+            by_object.setdefault(self.object(number), []).append(number)
         missing = []
-        for name in sorted({self.object(number) for number in known}):
+        for name, known in by_object.items():
+            if name in self.whole and not again:
+                continue
             code, said = self.so("get", name)
             slots = json.loads(said)["slots"] if code == 0 else {}
-            missing += [n for n in known if self.object(n) == name and slots.get(f"s{n}") != n]
+            here = [number for number in known if slots.get(f"s{number}") != number]
+            if not here and len(known) == SLOTS:
+                self.whole.add(name)
+            missing += here
         return missing
 
     def stop(self):
