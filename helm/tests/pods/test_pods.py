@@ -34,7 +34,8 @@ SMALL = {
     "origin": {
         "drainSeconds": 4,
         "minReadySeconds": 2,
-        "config": {"limits": {"backlog_total": "64MiB"}, "cluster": {"rejoin_after": "2s"}},
+        "config": {"limits": {"backlog_total": "64MiB"}},
+        "extraEnv": [{"name": "SELVAGE_CLUSTER__REJOIN_AFTER", "value": "2s"}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
     },
     "edge": {
