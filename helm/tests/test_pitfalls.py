@@ -24,12 +24,12 @@ def test_1_no_member_leaves_because_its_pod_ends():
         origin = container(render(values_of(case)).origins()["spec"]["template"])
         assert "lifecycle" not in origin
     assert not render().of("Job")
-    rendered = render({"origin": {"remove": {"members": [5, 4]}}}, upgrade=True)
+    rendered = render({"origin": {"remove": {"members": ["demo-selvage-origin-4", 4]}}}, upgrade=True)
     job = rendered.one("Job")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
     steps = [each["args"] for each in job["spec"]["template"]["spec"]["initContainers"]]
     host = "demo-selvage-origin.media.svc.cluster.local:9350"
-    assert steps == [["cluster", "remove", "--origin", host, "5", "4"]], "in one step: three to one has no two between"
+    assert steps == [["cluster", "remove", "--origin", host, "demo-selvage-origin-4", "4"]], "all in one step"
     assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
 
 

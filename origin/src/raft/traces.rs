@@ -291,11 +291,13 @@ mod tests {
     use ledger::{Proposal, Request};
     use model::{EdgeId, EdgeLife, LogIndex, SessionId};
 
+    use super::super::driver::Standing;
     use super::*;
 
     const LEADS: Lead = Lead {
         leader: None,
         here: true,
+        standing: Standing::Level,
     };
 
     fn traces(replayed: u64) -> Traces {
