@@ -181,4 +181,5 @@ class Writer:
         self.thread.join(timeout=AT_MOST + 10)
 
     def story(self):
-        return f"{self.name}: {len(self.acknowledged)} acknowledged, the longest took {self.longest:.2f} s, failures {self.failures}"
+        told = f"{len(self.acknowledged)} acknowledged, the longest took {self.longest:.2f} s"
+        return f"{self.name}: {told}, failures {self.failures}"

@@ -164,15 +164,11 @@ class Fabric:
 @pytest.fixture
 def fabric(engine, program):
     made = Fabric(engine, program)
-    try:
-        yield made
-    except BaseException:
-        raise
-    finally:
-        if made.load:
-            print(made.load.story())
-        print(made.cluster.words())
-        made.close()
+    yield made
+    if made.load:
+        print(made.load.story())
+    print(made.cluster.words())
+    made.close()
 
 
 def rights(engine, pod):
