@@ -42,8 +42,13 @@ impl Tracer for Spans {
             What::Write => ("client.write", "selvage.object.name"),
             What::Call => ("client.call", "rpc.method"),
         };
+        // What stands behind a stream's name may be a secret.
+        let shown = match request.what {
+            What::Publish | What::Play => request.name.split('?').next().unwrap_or_default(),
+            What::Write | What::Call => request.name,
+        };
         let mut phase = Phase::root(name, Kind::Client, None);
-        phase.show(key, request.name);
+        phase.show(key, shown);
         phase.show("server.address", request.server);
         Box::new(One(phase))
     }
