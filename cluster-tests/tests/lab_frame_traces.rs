@@ -208,6 +208,12 @@ fn the_spans_of_a_frame_join_without_a_gap_and_take_as_long_as_it_did() {
             );
             let way = trace.back_from(write);
             let names: Vec<_> = way.iter().map(|span| span.name.as_str()).collect();
+            // Whose client spoke at that moment is written to before the walk.
+            if names.len() < HOPS.len() {
+                let [start @ .., _walk, write] = HOPS;
+                assert_eq!(names, [&start[..], &[write]].concat());
+                continue;
+            }
             assert_eq!(names, HOPS);
             let to = write.says("selvage.edge");
             let owner = way[2].says("selvage.owner");
@@ -230,6 +236,7 @@ fn the_spans_of_a_frame_join_without_a_gap_and_take_as_long_as_it_did() {
             }
         }
     }
+    assert!(differ.len() * 2 > traces.len(), "most come by a walk");
     assert!(differ.iter().all(|differ| *differ > -WITHIN), "{differ:?}");
     let middle_differ = middle(differ);
     assert!(middle_differ.abs() < WITHIN, "{middle_differ} ns");

@@ -38,7 +38,7 @@ pub(crate) struct LocalChannel {
     /// microseconds since 1970, or 0.
     ingest_micros: Cell<u64>,
     /// Traced frames that the next walk comes to; there are some when `to_be_followed`.
-    arrived: RefCell<Vec<(Position, Passing)>>,
+    arrived: RefCell<Vec<Rc<Viewed>>>,
     to_be_followed: Cell<bool>,
     /// Frames that were followed here.
     followed: Cell<usize>,
@@ -88,12 +88,13 @@ impl LocalChannel {
         *self.store.borrow_mut() = Store::new(backlog);
     }
 
-    /// Takes what arrived, some of it traced. The viewers see it at the next walk.
+    /// Takes what arrived in a shard, some of it traced. The viewers see it at the next walk.
     pub(crate) fn push(
         &self,
         items: &[Item],
         traced: Vec<(Position, Passing)>,
         ingest_micros: u64,
+        here: (usize, &Tracing),
     ) {
         if self.ingest_micros.get() == 0 {
             self.ingest_micros.set(ingest_micros);
@@ -112,43 +113,23 @@ impl LocalChannel {
         let tail = store.backlog.tail();
         store.images.forget_before(tail);
         store.traced.forget_before(tail);
+        drop(store);
         if !traced.is_empty() {
-            self.to_be_followed.set(true);
-            let mut arrived = self.arrived.borrow_mut();
-            for (at, passing) in traced.into_iter().take(MARKS_MAX) {
-                store.traced.note(at, ());
-                if arrived.len() == MARKS_MAX {
-                    arrived.remove(0);
-                }
-                arrived.push((at, passing));
-            }
+            self.follow(traced, here);
         }
     }
 
-    /// Whether traced frames have come since the last walk.
-    pub(crate) fn is_to_be_followed(&self) -> bool {
-        self.to_be_followed.get()
-    }
-
-    /// A walk begins that comes to traced frames: some viewers are watched for each.
-    pub(crate) fn follow(&self, shard: usize, tracing: &Tracing) {
-        self.to_be_followed.set(false);
-        let now = wall_micros();
+    /// Some viewers are watched for traced frames that have just come.
+    fn follow(&self, traced: Vec<(Position, Passing)>, (shard, tracing): (usize, &Tracing)) {
+        self.to_be_followed.set(true);
         let viewers = self.viewers.borrow();
-        for (at, mut passing) in self.arrived.take() {
-            passing.pass(
-                "frame.edge.backlog",
-                now,
-                vec![
-                    KeyValue::new("selvage.edge", tracing.edge.to_string()),
-                    figure("selvage.shard", shard),
-                    figure("selvage.viewers", viewers.len()),
-                    figure("selvage.queue.frames", self.frames_from(at)),
-                ],
-            );
+        let mut arrived = self.arrived.borrow_mut();
+        for (at, passing) in traced.into_iter().take(MARKS_MAX) {
+            self.store.borrow_mut().traced.note(at, ());
             let viewed = Rc::new(Viewed {
                 at,
                 passing,
+                walked_micros: Cell::new(0),
                 edge: tracing.edge.to_string(),
                 shard,
             });
@@ -158,6 +139,35 @@ impl LocalChannel {
             for viewer in viewers.iter().skip(turn % step).step_by(step) {
                 viewer.follow(self, &viewed);
             }
+            if arrived.len() == MARKS_MAX {
+                arrived.remove(0);
+            }
+            arrived.push(viewed);
+        }
+    }
+
+    /// Whether traced frames have come since the last walk.
+    pub(crate) fn is_to_be_followed(&self) -> bool {
+        self.to_be_followed.get()
+    }
+
+    /// A walk begins that comes to traced frames.
+    pub(crate) fn walk_comes(&self) {
+        self.to_be_followed.set(false);
+        let now = wall_micros();
+        for viewed in self.arrived.take() {
+            let mut passing = viewed.passing;
+            passing.pass(
+                "frame.edge.backlog",
+                now,
+                vec![
+                    KeyValue::new("selvage.edge", viewed.edge.clone()),
+                    figure("selvage.shard", viewed.shard),
+                    figure("selvage.viewers", self.viewers.borrow().len()),
+                    figure("selvage.queue.frames", self.frames_from(viewed.at)),
+                ],
+            );
+            viewed.walked_micros.set(passing.until_micros);
         }
     }
 

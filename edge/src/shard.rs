@@ -221,7 +221,7 @@ impl Shard {
                 }
                 channel.flush_at.set(None);
                 if channel.is_to_be_followed() {
-                    channel.follow(self.handle.index, &self.settings.tracing);
+                    channel.walk_comes();
                 }
                 self.walk(channel, |viewer| viewer.pump_from_walk(&self));
                 if let Some(delay) = channel.delay() {
@@ -277,7 +277,8 @@ impl Shard {
                 let Some(local) = self.joined.borrow().get(&channel).cloned() else {
                     return;
                 };
-                local.push(&items, traced, ingest_micros);
+                let here = (self.handle.index, &self.settings.tracing);
+                local.push(&items, traced, ingest_micros, here);
                 if local.flush_at.get().is_none() {
                     local
                         .flush_at

@@ -1,5 +1,6 @@
 //! Where a trace ends: a frame at the viewers that are watched for it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use media::limits::MARKS_MAX;
@@ -9,17 +10,27 @@ use rtmp::StreamId;
 
 use crate::metrics::Protocol;
 
-/// A frame that a shard's walk has come to.
+/// A frame that has come to a shard.
 #[derive(Debug)]
 pub(crate) struct Viewed {
     /// Where it is.
     pub(crate) at: Position,
-    /// When the walk began.
+    /// When it came to the edge.
     pub(crate) passing: Passing,
+    /// When the shard's walk came to it, or 0. A viewer whose client speaks meanwhile, or whose
+    /// socket has room again, is written to before.
+    pub(crate) walked_micros: Cell<u64>,
     /// What the edge is called.
     pub(crate) edge: String,
     /// Which shard.
     pub(crate) shard: usize,
+}
+
+impl Viewed {
+    /// When it came to whoever reads it now: a span begins where the one before it ended.
+    fn came_micros(&self) -> u64 {
+        self.walked_micros.get().max(self.passing.until_micros)
+    }
 }
 
 /// The traced frames that one client is watched for. Empty for nearly everybody.
@@ -36,6 +47,8 @@ struct Follow {
     left: Option<usize>,
     /// Frames that the viewer had still to read, and bytes that waited, when it got the frame.
     lag: (u64, usize),
+    /// When the write began, once the frame is queued.
+    from_micros: u64,
     over: bool,
 }
 
@@ -59,6 +72,7 @@ impl Followed {
             stream,
             left: None,
             lag: (0, 0),
+            from_micros: 0,
             over: false,
         });
     }
@@ -78,6 +92,7 @@ impl Followed {
                 return true;
             }
             follow.lag = (lag, waiting);
+            follow.from_micros = follow.viewed.came_micros();
             match end(follow.viewed.at) {
                 Some(end) => {
                     follow.left = Some(waiting + end);
@@ -143,7 +158,11 @@ impl Follow {
                 now.saturating_sub(passing.read_micros),
             ),
         ];
-        let span = (passing.until_micros, now);
+        let from = match self.from_micros {
+            0 => self.viewed.came_micros(),
+            queued => queued,
+        };
+        let span = (from, now);
         hop(passing.root, "frame.viewer.write", span, about, outcome);
     }
 }
@@ -179,6 +198,7 @@ mod tests {
         let viewed = Rc::new(Viewed {
             at: at(seq),
             passing,
+            walked_micros: Cell::new(0),
             edge: "edge-0".into(),
             shard: 0,
         });
