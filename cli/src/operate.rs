@@ -1,4 +1,4 @@
-//! `selvage probe`, `selvage drain` and `selvage status`: what the hooks and probes of an
+//! `selvage probe`, `selvage drain`, `selvage status` and `selvage trace`: what the hooks and probes of an
 //! orchestrator run in an image without a shell, and what an operator types.
 
 use std::net::SocketAddr;
@@ -84,7 +84,7 @@ pub(crate) struct Trace {
     stream: String,
     #[command(flatten)]
     at: Where,
-    /// How many key frames.
+    /// How many key frames, 1 to 100. Those that come within 15 seconds are printed.
     #[arg(long, value_name = "N", default_value_t = 1)]
     frames: u32,
 }

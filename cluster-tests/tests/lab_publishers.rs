@@ -125,7 +125,11 @@ impl Grants {
                     .all(|who| edges.iter().any(|e| who.starts_with(&**e)))
             })
         });
-        assert!(strange.is_none(), "no origin took {strange:?}");
+        let said = strange.map(|(key, _)| self.taken.get(key));
+        assert!(
+            strange.is_none(),
+            "no origin took {strange:?}, but {said:?}"
+        );
     }
 }
 

@@ -56,6 +56,10 @@ pub const TRACED_VIEWERS_MAX: usize = 8;
 /// Operators who wait for traces of one publish at a time.
 pub const TRACES_ASKED_MAX: usize = 16;
 
+/// Frames of one stream that are traced because `trace.frames` says so are at least so far apart: a
+/// publisher that sends nothing but key frames is not to fill our exporter.
+pub const TRACES_APART: Duration = Duration::from_millis(250);
+
 /// Key frames that an operator may ask for at once. Who wants more sets `trace.frames`.
 pub const TRACE_FRAMES_MAX: u32 = 100;
 

@@ -177,7 +177,9 @@ impl Uplink {
         self.unsent += bytes as u64;
         self.frames += 1;
         self.bytes += bytes as u64;
-        let chosen = frame.class == Class::Key && self.chooser.chooses();
+        // What one sends that stands by goes nowhere yet.
+        let stands_by = self.epoch == Epoch::default();
+        let chosen = frame.class == Class::Key && !stands_by && self.chooser.chooses();
         let at = self.replay.append(self.epoch, frame);
         self.next = at.seq + 1;
         if chosen {
@@ -205,7 +207,7 @@ impl Uplink {
 
     /// An operator wants to see its next key frames. Says whether it may.
     pub(crate) fn ask_for_traces(&mut self, asked: Asked) -> bool {
-        self.chooser.ask(asked)
+        self.epoch != Epoch::default() && self.chooser.ask(asked)
     }
 
     /// Whether frames of it may be traced.

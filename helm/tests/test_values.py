@@ -51,6 +51,7 @@ REFUSED = [
     ({"edge": {"autoscaling": {"enabled": True, "cpuPercent": 0}}}, "one of cpuPercent"),
     ({"edge": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "below minReplicas"),
     ({"edge": {"drain": {"preStopSeconds": 0}}}, "preStopSeconds"),
+    ({"origin": {"remove": {"members": ["demo-selvage-origin-2"]}}}, "one of the 3 origins that stay"),
 ]
 
 

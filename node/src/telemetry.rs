@@ -5,7 +5,6 @@
 //!   where. Without, spans still get identifiers, so that a context that came in goes out again.
 //! * [`Inject`] and [`Extract`] carry the W3C context in the metadata of every gRPC call; a
 //!   [`SpanPlace`] is its text for anything else.
-//!
 //! * A [`Phase`] is a span without a task around it, with times of its own. What is done for
 //!   clients is told in phases: a trace is looked at while the stream is live, and a span that
 //!   has not ended is not there.
@@ -20,7 +19,7 @@
 //! | `OTEL_TRACES_EXPORTER=otlp` | export, to `http://localhost:4317` unless told otherwise |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | export to there |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | who we are |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces; wins over `trace.sample` |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces; wins over `trace.sample`, and over the choice of frames |
 //! | `OTEL_BSP_*`, `OTEL_EXPORTER_OTLP_{HEADERS,TIMEOUT}` | as the specification says |
 
 mod context;
@@ -44,7 +43,7 @@ use crate::config::{Invalid, Validate};
 
 pub use context::{Extract, Extracting, Inject, Injecting};
 pub use context::{extract, extract_headers, inject, inject_headers};
-pub use phase::{Kind, Phase, SpanPlace, TEXT_LEN, is_traced};
+pub use phase::{Kind, Phase, SpanPlace, is_traced};
 
 /// The target of spans that give log lines their context and are no part of a trace: they last
 /// as long as a connection does.

@@ -405,7 +405,14 @@ impl Origin {
             operators.spawn(server.run(stopped.draining()));
         }
         let mut sitting = JoinSet::new();
-        sitting.spawn(seat.run(stopped.draining()));
+        let (told, admitted) = (drain.draining(), asked.draining());
+        let leaving = async {
+            tokio::select! {
+                () = told => {}
+                () = admitted => {}
+            }
+        };
+        sitting.spawn(seat.run(leaving, stopped.draining()));
 
         let board = service::peers::Board::default();
         metrics::of_directory(&figures, board.clone());

@@ -94,8 +94,13 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// Comes to the cluster and takes part in it until `stop`. One that was removed may come
-    /// back as another member.
-    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    /// back as another member. Nobody becomes a member who is `leaving`: it would be one that
+    /// never answers.
+    pub(crate) async fn run(
+        self,
+        leaving: impl Future<Output = ()>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let Self {
             mut log,
             mut recovered,
@@ -106,13 +111,17 @@ impl Seat {
             lead,
             timing,
         } = self;
-        tokio::pin!(stop);
+        tokio::pin!(leaving, stop);
         let configured = log.node();
         loop {
             let blank = recovered.is_blank();
             let restored = if blank {
                 tokio::select! {
                     restored = founding::settle(&ways, &mut log, &desk) => restored?,
+                    () = &mut leaving => {
+                        stop.await;
+                        return Ok(());
+                    }
                     () = &mut stop => return Ok(()),
                 }
             } else {
@@ -178,6 +187,10 @@ impl Seat {
             ));
             tokio::select! {
                 () = tokio::time::sleep(times.rejoin) => {}
+                () = &mut leaving => {
+                    stop.await;
+                    return Ok(());
+                }
                 () = &mut stop => return Ok(()),
             }
             // Its name must not be that of a founder's number any more: it founds nothing.

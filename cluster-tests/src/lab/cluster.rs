@@ -219,7 +219,7 @@ impl Node {
 
     /// Whether it says that it is ready.
     pub fn is_ready(&self) -> bool {
-        http::get(self.http, "/readyz").is_ok_and(|(status, _)| status == 200)
+        self.readiness().is_ok()
     }
 
     /// Takes an origin's data away, as a disk does that is replaced. It must have ended.

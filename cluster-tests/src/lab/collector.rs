@@ -143,11 +143,7 @@ impl Collector {
     #[track_caller]
     pub fn until(&self, what: &str, mut wanted: impl FnMut(&Span) -> bool) -> Span {
         until_some(what, SOON, || {
-            let found = self.spans().into_iter().find(|span| wanted(span));
-            if found.is_none() && std::thread::panicking() {
-                self.show();
-            }
-            found
+            self.spans().into_iter().find(|span| wanted(span))
         })
     }
 
@@ -191,10 +187,6 @@ impl Collector {
             );
         }
         text
-    }
-
-    fn show(&self) {
-        eprintln!("{}", self.process.tail());
     }
 }
 

@@ -244,7 +244,7 @@ impl State {
             name: request.name.clone(),
         };
         let (by, policy) = (self.subscriber(own), self.objects.policy);
-        let trace = self.traces.writes(&request, &key);
+        let trace = self.traces.writes(&request, &key, now);
         shard.ways.shared.send(ToShared::Ask {
             by,
             key,

@@ -371,15 +371,13 @@ impl State {
                 name,
                 args,
             } => {
-                if name == CONTEXT {
+                if name == CONTEXT && request.is_none() {
                     return self.traces.context(&args);
                 }
                 if self.call_object(own, shard, (request, &name, &args), now) {
                     return;
                 }
-                let mut phase = self.traces.call(&name);
-                phase.set("error.type", "not_found");
-                phase.fail("no such method");
+                self.traces.stray_call(&name, now);
                 if let Some(request) = request {
                     self.reply(
                         request,
@@ -527,6 +525,7 @@ impl State {
             }
             Role::Playing(viewer) => {
                 self.traces.play_ends(viewer.stream);
+                self.followed.play_ends(viewer.stream);
                 if !self.plays(&viewer.channel) {
                     shard.leave(viewer.channel, own.clone());
                 }

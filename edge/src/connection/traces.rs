@@ -1,13 +1,14 @@
 //! What a client asks, as spans: from its message to our answer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use amf::Value;
 use bytes::Bytes;
 use model::ObjectName;
 use model::object::{ObjectAsk, ObjectEvent, ObjectUpdate};
-use node::telemetry::{Kind, Phase, SpanPlace};
+use node::telemetry::{Kind, Phase, SpanPlace, is_traced};
 use rtmp::StreamId;
 use session::RequestId;
 use session::object::ObjectRequest;
@@ -20,6 +21,21 @@ const FIRST_MEDIA_MAX: Duration = Duration::from_secs(10);
 /// Writes of one client that are told to their end. More are under way only of a client that
 /// does not wait for answers; of these the oldest are given up.
 const WRITES_MAX: usize = 64;
+
+/// A write that is not answered is looked at no longer, so that its span is seen. A message to all
+/// never comes back to a sender that does not use the object.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+
+/// Messages to all of one request whose coming back is waited for. More come of nobody but one
+/// who wants to keep us busy.
+const MESSAGES_MAX: usize = 16;
+
+/// Calls of methods that do not exist are shown so often in a row, and then once in a while: they
+/// cost a client nothing, and would drive the spans of others out of the queue.
+const STRAY_CALLS_MAX: u32 = 64;
+
+/// How long until one more is shown.
+const STRAY_CALL_EVERY: Duration = Duration::from_millis(100);
 
 /// The command by which a client says which trace its next request belongs to.
 pub(super) const CONTEXT: &str = "traceparent";
@@ -41,6 +57,8 @@ pub(super) struct Traces {
     plays: Vec<Opening>,
     calls: BTreeMap<RequestId, Phase>,
     writes: VecDeque<Writing>,
+    /// Stray calls that were shown and are not made up for, as of a moment.
+    strays: (u32, Option<Instant>),
 }
 
 /// A play that has brought nothing yet.
@@ -55,8 +73,9 @@ struct Writing {
     name: ObjectName,
     /// Answers that are missing.
     left: usize,
-    /// Messages to all come back as they are.
-    messages: Vec<Bytes>,
+    /// Messages to all come back as they are: length and digest of each.
+    messages: Vec<(usize, u64)>,
+    until: Instant,
     phase: Phase,
 }
 
@@ -121,16 +140,50 @@ impl Traces {
 
     /// When [`Self::handle_timeout`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.plays.iter().map(|one| one.until).min()
+        let plays = self.plays.iter().map(|one| one.until);
+        plays.chain(self.writes.front().map(|one| one.until)).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for mut late in self.plays.extract_if(.., |one| one.until <= now) {
             late.phase.set("selvage.play.media", false);
         }
+        while self.writes.front().is_some_and(|one| one.until <= now) {
+            self.writes.pop_front();
+        }
     }
 
     // ----- calls
+
+    /// Whether one more call of a method that does not exist is shown.
+    fn shows_stray(&mut self, now: Instant) -> bool {
+        let (shown, since) = &mut self.strays;
+        let since = since.get_or_insert(now);
+        let steps =
+            now.saturating_duration_since(*since).as_millis() / STRAY_CALL_EVERY.as_millis();
+        if let Ok(steps) = u32::try_from(steps)
+            && steps < *shown
+        {
+            *shown -= steps;
+            *since += STRAY_CALL_EVERY * steps;
+        } else {
+            (*shown, *since) = (0, now);
+        }
+        let room = *shown < STRAY_CALLS_MAX;
+        *shown += u32::from(room);
+        room
+    }
+
+    /// A method is called that does not exist.
+    pub(super) fn stray_call(&mut self, name: &str, now: Instant) {
+        if !is_traced() || !self.shows_stray(now) {
+            self.context = None;
+            return;
+        }
+        let mut phase = self.call(name);
+        phase.set("error.type", "not_found");
+        phase.fail("no such method");
+    }
 
     /// A call begins. The session bounds how many wait for an answer.
     pub(super) fn call(&mut self, name: &str) -> Phase {
@@ -171,9 +224,19 @@ impl Traces {
 
     /// The client writes to an object, or says something to all who use it. Gives the context
     /// for the commands, empty when its trace is not wanted.
-    pub(super) fn writes(&mut self, request: &ObjectRequest, key: &model::ObjectKey) -> Bytes {
-        let writes = |ask: &&ObjectAsk| matches!(ask, ObjectAsk::Write(_) | ObjectAsk::Send(_));
-        let left = request.asks.iter().filter(writes).count();
+    pub(super) fn writes(
+        &mut self,
+        request: &ObjectRequest,
+        key: &model::ObjectKey,
+        now: Instant,
+    ) -> Bytes {
+        let count = |wanted: fn(&ObjectAsk) -> bool| {
+            let asks = request.asks.iter();
+            asks.filter(|ask| wanted(ask)).count()
+        };
+        let written = count(|ask| matches!(ask, ObjectAsk::Write(_)));
+        let sent = count(|ask| matches!(ask, ObjectAsk::Send(_)));
+        let left = written + sent.min(MESSAGES_MAX);
         if left == 0 {
             return Bytes::new();
         }
@@ -182,23 +245,26 @@ impl Traces {
             return Bytes::new();
         };
         if phase.is_wanted() {
-            let (mut operations, mut bytes, mut messages) = (0, 0, Vec::new());
+            let (mut operations, mut bytes) = (0, 0);
+            let mut messages = Vec::new();
             for ask in &request.asks {
                 match ask {
                     ObjectAsk::Write(ops) => {
                         operations += ops.len();
-                        bytes += ops.iter().map(written).sum::<usize>();
+                        bytes += ops.iter().map(size).sum::<usize>();
                     }
                     ObjectAsk::Send(payload) => {
                         bytes += payload.len();
-                        messages.push(payload.clone());
+                        if messages.len() < MESSAGES_MAX {
+                            messages.push((payload.len(), digest(payload)));
+                        }
                     }
                     ObjectAsk::Use | ObjectAsk::Release => {}
                 }
             }
             phase.show("selvage.object.key", key);
             phase.count("selvage.object.operations", operations as u64);
-            phase.count("selvage.object.messages", messages.len() as u64);
+            phase.count("selvage.object.messages", sent as u64);
             phase.count("selvage.bytes", bytes as u64);
             if self.writes.len() >= WRITES_MAX {
                 self.writes.pop_front();
@@ -207,6 +273,7 @@ impl Traces {
                 name: request.name.clone(),
                 left,
                 messages,
+                until: now + ANSWER_MAX,
                 phase,
             });
         }
@@ -253,10 +320,18 @@ impl Traces {
             let ObjectEvent::Send(payload) = event else {
                 continue;
             };
-            let own = |one: &Writing| one.name == update.name && one.messages.contains(payload);
+            let alike = |one: &Writing| {
+                let mut lengths = one.messages.iter().map(|(length, _)| *length);
+                one.name == update.name && lengths.any(|length| length == payload.len())
+            };
+            if !self.writes.iter().any(alike) {
+                continue;
+            }
+            let heard = (payload.len(), digest(payload));
+            let own = |one: &Writing| one.name == update.name && one.messages.contains(&heard);
             if let Some(at) = self.writes.iter().position(own) {
                 if let Some(one) = self.writes.get_mut(at)
-                    && let Some(said) = one.messages.iter().position(|said| said == payload)
+                    && let Some(said) = one.messages.iter().position(|said| *said == heard)
                 {
                     one.messages.swap_remove(said);
                 }
@@ -276,10 +351,41 @@ impl Traces {
     }
 }
 
-fn written(op: &model::SlotOp) -> usize {
+/// Whoever makes two messages alike sees one of its own spans end early.
+fn digest(payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    payload.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn size(op: &model::SlotOp) -> usize {
     match op {
         model::SlotOp::Set { slot, value } => slot.as_str().len() + value.0.len(),
         model::SlotOp::Remove { slot } => slot.as_str().len(),
         model::SlotOp::Clear => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stray_calls_are_shown_so_often_and_then_once_in_a_while() {
+        let mut traces = Traces::new(false);
+        let start = Instant::now();
+        let shown =
+            |traces: &mut Traces, now| (0..1000).filter(|_| traces.shows_stray(now)).count();
+        assert_eq!(shown(&mut traces, start), STRAY_CALLS_MAX as usize);
+        assert_eq!(shown(&mut traces, start), 0);
+        let later = start + STRAY_CALL_EVERY * 5 / 2;
+        assert_eq!(shown(&mut traces, later), 2);
+        assert_eq!(
+            shown(&mut traces, later + STRAY_CALL_EVERY / 2),
+            1,
+            "the half is kept"
+        );
+        let much_later = later + STRAY_CALL_EVERY * 10_000;
+        assert_eq!(shown(&mut traces, much_later), STRAY_CALLS_MAX as usize);
     }
 }

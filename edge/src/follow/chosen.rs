@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use model::{EdgeId, OriginId, Position, StreamKey};
 use node::telemetry::frames::{KeyValue, Outcome, Passing, Root, figure, hop};
 use node::telemetry::{SpanPlace, is_traced};
 use tokio::sync::mpsc;
 
-use crate::limits::TRACES_ASKED_MAX;
+use crate::limits::{TRACES_APART, TRACES_ASKED_MAX};
 use crate::shard::PublicationId;
 
 /// How an edge traces frames.
@@ -35,6 +36,8 @@ pub(crate) struct Chooser {
     tracing: Tracing,
     /// Key frames up to and including the next one that is chosen.
     left: u32,
+    /// When the last one was that nobody asked for.
+    last_regular: Option<Instant>,
     asked: VecDeque<Asked>,
     /// The newest trace.
     last: Option<SpanPlace>,
@@ -52,6 +55,7 @@ impl Chooser {
                 .checked_rem(tracing.every)
                 .map_or(0, |phase| phase + 1),
             tracing,
+            last_regular: None,
             asked: VecDeque::new(),
             last: None,
             before: None,
@@ -81,6 +85,20 @@ impl Chooser {
         };
         if regular {
             self.left = self.tracing.every;
+        }
+        // The publisher says what is a key frame; it does not say how much we trace.
+        let regular = regular && {
+            let now = Instant::now();
+            let early = |last: Instant| now.saturating_duration_since(last) < TRACES_APART;
+            let due = !self.last_regular.is_some_and(early);
+            if due {
+                self.last_regular = Some(now);
+            }
+            due
+        };
+        if !self.asked.is_empty() {
+            // Who has given up is not waited for.
+            self.asked.retain(|asked| !asked.tell.is_closed());
         }
         (regular || !self.asked.is_empty()) && is_traced()
     }

@@ -121,6 +121,12 @@ impl Followed {
         });
     }
 
+    /// The client plays on `stream` no more: what it has not read it will never read.
+    pub(crate) fn play_ends(&mut self, stream: StreamId) {
+        self.0
+            .retain(|follow| follow.stream != stream || follow.left.is_some());
+    }
+
     /// What the client wants of a stream has changed: it is watched no more for what it has
     /// not read.
     pub(crate) fn let_go(&mut self, stream: StreamId) {
@@ -236,6 +242,11 @@ mod tests {
         }
         assert_eq!(followed.0.len(), MARKS_MAX);
         followed.let_go(StreamId(1));
+        assert!(followed.is_empty());
+        follow(&mut followed, 5);
+        followed.play_ends(StreamId(2));
+        assert!(!followed.is_empty(), "another stream");
+        followed.play_ends(StreamId(1));
         assert!(followed.is_empty());
     }
 }

@@ -61,6 +61,14 @@ nothing is rendered of what cannot work.
 {{- if and (eq $v.edge.drain.preStop "sleep") (lt (int $v.edge.drain.preStopSeconds) 1) -}}
 {{- fail "edge.drain.preStopSeconds must be at least 1 for preStop sleep; preStop none leaves it out." -}}
 {{- end -}}
+{{- /* A name that was removed is given to whoever comes back: a list that was left behind would remove it. */ -}}
+{{- $prefix := printf "%s-" (include "selvage.originName" .) -}}
+{{- range $v.origin.remove.members -}}
+{{- $name := toString . -}}
+{{- if and (hasPrefix $prefix $name) (lt (int (trimPrefix $prefix $name)) (int $v.origin.replicas)) -}}
+{{- fail (printf "origin.remove.members names %s, which is one of the %d origins that stay: empty the list after the upgrade that removed it, and remove those with the highest numbers." $name (int $v.origin.replicas)) -}}
+{{- end -}}
+{{- end -}}
 {{- /* Shrinking without removal would leave voters that never answer. What is installed is known only where there is a cluster to ask. */ -}}
 {{- with lookup "apps/v1" "StatefulSet" .Release.Namespace (include "selvage.originName" .) -}}
 {{- $fewer := sub (int .spec.replicas) (int $v.origin.replicas) -}}

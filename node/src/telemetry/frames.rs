@@ -1,7 +1,7 @@
 //! Spans of single media frames, made from times that were measured before.
 //!
 //! A media loop makes no spans: it notes times, and only of the few frames that were chosen.
-//! At the end of each hop those times become a span with [`FrameContext::span`], in one go. The
+//! At the end of each hop those times become a span with [`hop`], in one go. The
 //! hops pass on a [`Passing`]: the context of the frame's first span, and when the hop ended.
 //! A span begins where the one before it ended, so together they take as long as the frame did.
 //!

@@ -31,7 +31,7 @@ pub struct SpanPlace {
 }
 
 /// Length of a traceparent of version 00: `00-<32 digits>-<16 digits>-<2 digits>`.
-pub const TEXT_LEN: usize = 55;
+const TEXT_LEN: usize = 55;
 
 impl SpanPlace {
     /// What a traceparent says. None when it says nothing, or is not of version 00.

@@ -38,7 +38,9 @@ pub(super) struct Traces {
     turn: SystemTime,
     /// What edges that are attached here asked, by its context, and in order.
     asked: HashMap<SpanPlace, Asked>,
-    order: VecDeque<SpanPlace>,
+    order: VecDeque<(SpanPlace, u64)>,
+    /// How many were asked.
+    count: u64,
     /// Asked, and not handed to whoever leads.
     fresh: Vec<SpanPlace>,
     entries: BTreeMap<u64, Entry>,
@@ -50,6 +52,8 @@ pub(super) struct Traces {
 
 struct Asked {
     phase: Phase,
+    /// Which in the order of all.
+    number: u64,
     attach: AttachId,
     came: SystemTime,
 }
@@ -73,6 +77,7 @@ impl Traces {
             turn: SystemTime::UNIX_EPOCH,
             asked: HashMap::new(),
             order: VecDeque::new(),
+            count: 0,
             fresh: Vec::new(),
             entries: BTreeMap::new(),
             applied: Vec::new(),
@@ -100,9 +105,16 @@ impl Traces {
             return;
         }
         while self.asked.len() >= COMMANDS_MAX
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((oldest, number)) = self.order.pop_front()
         {
-            self.asked.remove(&oldest);
+            // It may have been answered, and asked anew under the same context.
+            if self
+                .asked
+                .get(&oldest)
+                .is_some_and(|one| one.number == number)
+            {
+                self.asked.remove(&oldest);
+            }
         }
         let mut phase = Phase::since("ledger.propose", Kind::Server, Some(place), self.turn);
         phase.set("rpc.system.name", "grpc");
@@ -111,16 +123,21 @@ impl Traces {
         self.place(&mut phase);
         phase.set("selvage.raft.role", role(lead));
         let came = self.turn;
+        self.count += 1;
+        let number = self.count;
         let asked = Asked {
             phase,
+            number,
             attach,
             came,
         };
         self.asked.insert(place, asked);
-        self.order.push_back(place);
+        self.order.push_back((place, number));
         if self.order.len() > 2 * COMMANDS_MAX {
             let asked = &self.asked;
-            self.order.retain(|place| asked.contains_key(place));
+            self.order.retain(|(place, number)| {
+                asked.get(place).is_some_and(|one| one.number == *number)
+            });
         }
         self.fresh.push(place);
     }
@@ -371,6 +388,20 @@ mod tests {
         assert_eq!(traces.asked.len(), COMMANDS_MAX / 2);
         traces.detached(AttachId(1));
         assert!(traces.asked.is_empty());
+    }
+
+    #[test]
+    fn who_asks_again_and_again_in_one_trace_is_remembered_once() {
+        let mut traces = traces(0);
+        let message = ToOrigin::Propose(command(1)).encode();
+        for _ in 0..10_000 {
+            traces.heard(AttachId(1), &message, LEADS);
+            traces.applied(&applied(1));
+            traces.end(LEADS);
+            traces.heard(AttachId(1), &message, LEADS);
+            assert!(traces.order.len() <= 2 * COMMANDS_MAX + 1);
+        }
+        assert_eq!(traces.asked.len(), 1);
     }
 
     #[test]

@@ -186,7 +186,7 @@ impl Session {
         phase.show("selvage.edge", &life.edge);
         phase.show("selvage.owner", &self.id);
         phase.count("selvage.epoch", epoch);
-        let said = tracing::info_span!(target: node::telemetry::UNTRACED, "publish", stream = %key, edge = %life.edge, epoch = epoch);
+        let said = tracing::info_span!(target: node::telemetry::UNTRACED, "publish", stream = %key, edge = %life.edge, epoch = %Epoch(epoch));
         let claimed = Claimed {
             life,
             epoch: Epoch(epoch),
