@@ -1,28 +1,39 @@
 //! Following a server that asks its clients to go elsewhere (enhanced RTMP v2, "Reconnect
 //! Request"), without a gap: the new connection is made before the old one is left.
 
+mod pace;
 pub(crate) mod play;
 pub(crate) mod publish;
 
 use std::future::Future;
-use std::hash::{BuildHasher as _, RandomState};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::Instant;
 
 use rtmp::StreamId;
 use session::client::Event;
 
-use crate::limits::{FOLLOW_PAUSE, FOLLOW_PAUSE_MAX};
+pub(crate) use self::pace::Pace;
 use crate::{Connection, Error, Options, Target};
 
-/// A connection that is being made, with the stream that is published or played on it.
-pub(crate) type Opening = Pin<Box<dyn Future<Output = (Connection, StreamId)> + Send>>;
+/// A connection that is being made.
+pub(crate) type Opening = Pin<Box<dyn Future<Output = Opened> + Send>>;
+
+/// A connection that was made, with the stream that is published or played on it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    pub(crate) stream: StreamId,
+    /// For the next attempt, if this one turns out to be of no use.
+    pub(crate) pace: Pace,
+}
 
 /// Where a connection that follows comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     pub(crate) target: Target,
     pub(crate) options: Options,
+    /// How soon it may be tried to go elsewhere.
+    pub(crate) pace: Pace,
 }
 
 impl Home {
@@ -30,13 +41,18 @@ impl Home {
     pub(crate) fn of(target: &Target, options: &Options) -> Option<Box<Self>> {
         options.follow.then(|| {
             let (target, options) = (target.clone(), options.clone());
-            Box::new(Self { target, options })
+            let pace = Pace::default();
+            Box::new(Self {
+                target,
+                options,
+                pace,
+            })
         })
     }
 
     /// Goes where the server asked us to go, else where we came from, else to the others, again
     /// and again until `begin` gets what it wants there.
-    fn open<F, B>(&self, tc_url: Option<&str>, begin: B) -> Opening
+    fn open<F, B>(&self, tc_url: Option<&str>, mut pace: Pace, begin: B) -> Opening
     where
         F: Future<Output = Result<(Connection, StreamId), Error>> + Send + 'static,
         B: Fn(Target, Options) -> F + Send + Sync + 'static,
@@ -53,15 +69,22 @@ impl Home {
         // Each is tried in its turn.
         options.others.clear();
         Box::pin(async move {
-            let mut pause = FOLLOW_PAUSE;
             loop {
+                let pause = pace.attempt();
+                if !pause.is_zero() {
+                    tokio::time::sleep(pace::jittered(pause)).await;
+                }
                 for target in &targets {
-                    if let Ok(begun) = begin(target.clone(), options.clone()).await {
-                        return begun;
+                    let begun = begin(target.clone(), options.clone()).await;
+                    if let Ok((connection, stream)) = begun {
+                        pace.accepted(Instant::now());
+                        return Opened {
+                            connection,
+                            stream,
+                            pace,
+                        };
                     }
                 }
-                tokio::time::sleep(jittered(pause)).await;
-                pause = (pause * 2).min(FOLLOW_PAUSE_MAX);
             }
         })
     }
@@ -90,13 +113,6 @@ pub(crate) fn request(event: &Event) -> Option<Option<String>> {
     })
 }
 
-/// Between half of it and all of it, so that those who were turned away together do not come
-/// back together.
-fn jittered(pause: Duration) -> Duration {
-    let share = RandomState::new().hash_one(0_u8) % 512;
-    pause / 2 + pause * u32::try_from(share).unwrap_or_default() / 1024
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +121,7 @@ mod tests {
         Home {
             target: "rtmp://a.example/live/room?x=1".parse().unwrap(),
             options: Options::player(),
+            pace: Pace::default(),
         }
     }
 
@@ -118,14 +135,5 @@ mod tests {
         assert_eq!((&*to.host, &*to.app), ("a.example", "other"));
         assert_eq!(home.resolve("/"), None);
         assert_eq!(home.resolve("nonsense"), None);
-    }
-
-    #[test]
-    fn pauses_differ_and_are_bounded() {
-        let pause = Duration::from_secs(1);
-        for _ in 0..100 {
-            let jittered = jittered(pause);
-            assert!(jittered >= pause / 2 && jittered <= pause);
-        }
     }
 }

@@ -84,10 +84,10 @@ pub const SERVERS_MAX: usize = 64;
 pub const WRITES_TRACED_MAX: usize = 64;
 
 /// How long a client that was asked to go elsewhere waits before it tries again, when nobody
-/// takes it. Twice as long each time.
+/// takes it, or whoever takes it turns it away or sends it on. Twice as long each time.
 pub const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
-/// And at most so long.
+/// And at most so long. What lasts that long is well, and the pauses begin anew.
 pub const FOLLOW_PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// How long a player that has two connections waits for a frame that comes by both, before it

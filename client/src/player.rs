@@ -141,6 +141,9 @@ impl Player {
             Heard::Lost(error) => Err(error),
             Heard::Go(gone) => {
                 self.stream = gone.stream;
+                if let Some(home) = &mut self.home {
+                    home.pace = gone.pace;
+                }
                 let old = std::mem::replace(&mut self.connection, gone.connection);
                 if gone.leave {
                     self.leaving = Some(Box::pin(async move {

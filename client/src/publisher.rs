@@ -118,9 +118,12 @@ impl Publisher {
         if !seam || !standby.is_open() {
             return Ok(!lost);
         }
-        if let Some((connection, stream)) = self.standby.take().and_then(|s| s.into_open()) {
-            self.stream = stream;
-            let old = std::mem::replace(&mut self.connection, connection);
+        if let Some(opened) = self.standby.take().and_then(|s| s.into_open()) {
+            self.stream = opened.stream;
+            let old = std::mem::replace(&mut self.connection, opened.connection);
+            if let Some(home) = &mut self.home {
+                home.pace = opened.pace;
+            }
             if self.lost.take().is_none() {
                 // It returns when the server has taken everything, so that nothing of it comes
                 // behind what the next one is told. What it says to that does not matter.
@@ -254,7 +257,7 @@ impl Publisher {
     }
 }
 
-fn judge_status(status: &Status) -> Result<(), Error> {
+pub(crate) fn judge_status(status: &Status) -> Result<(), Error> {
     if status.is_error() {
         return Err(Error::Refused {
             step: "the publish",

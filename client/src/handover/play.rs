@@ -18,7 +18,7 @@ use model::Class;
 use rtmp::{Message, MessageKind, StreamId};
 use session::client::{Closed, Event};
 
-use super::{Home, Opening};
+use super::{Home, Opened, Opening, Pace};
 use crate::limits::{FRESH_MAX, SEAM_PATIENCE, SEEN_BYTES_MAX, SEEN_MAX};
 use crate::{Arrival, Connection, Error};
 
@@ -42,7 +42,7 @@ pub(crate) struct Moving {
 
 enum Arriving {
     Opening(Opening),
-    Open(Box<(Connection, StreamId)>),
+    Open(Box<Opened>),
 }
 
 /// What became of one wait.
@@ -64,6 +64,8 @@ pub(crate) struct Gone {
     /// What follows what was given out.
     pub(crate) ready: Vec<Arrival>,
     pub(crate) splice: Splice,
+    /// For the next move.
+    pub(crate) pace: Pace,
 }
 
 impl std::fmt::Debug for Moving {
@@ -80,7 +82,7 @@ impl Moving {
     /// Sets out.
     pub(crate) fn begin(home: &Home, tc_url: Option<String>, last: Option<u32>) -> Self {
         Self {
-            arriving: open(home, tc_url.as_deref()),
+            arriving: open(home, tc_url.as_deref(), home.pace.asked(Instant::now())),
             home: home.clone(),
             tc_url,
             seen: VecDeque::new(),
@@ -97,7 +99,9 @@ impl Moving {
         loop {
             let there = match &mut self.arriving {
                 Arriving::Opening(opening) => There::Opening(opening),
-                Arriving::Open(open) => There::Open(&mut open.0, self.fresh.len() < FRESH_MAX),
+                Arriving::Open(open) => {
+                    There::Open(&mut open.connection, self.fresh.len() < FRESH_MAX)
+                }
             };
             let gone = self.lost.is_some();
             let until = self.until.map(tokio::time::Instant::from_std);
@@ -156,7 +160,7 @@ impl Moving {
         let Arriving::Open(open) = &self.arriving else {
             return;
         };
-        let stream = open.1;
+        let stream = open.stream;
         match event {
             Event::Message(message) if message.stream == stream => {
                 self.fresh.push_back(Arrival { message, at });
@@ -181,7 +185,10 @@ impl Moving {
     /// The new server does not do.
     fn again(&mut self) {
         self.fresh.clear();
-        self.arriving = open(&self.home, self.tc_url.as_deref());
+        if let Arriving::Open(left) = &self.arriving {
+            let pace = left.pace.failed(Instant::now());
+            self.arriving = open(&self.home, self.tc_url.as_deref(), pace);
+        }
     }
 
     /// What was seen that is the newest of what is fresh.
@@ -208,7 +215,11 @@ impl Moving {
             // Nowhere to go: who asks has looked.
             return Heard::Lost(self.lost.take().unwrap_or(Error::Closed(Closed::Here)));
         };
-        let (connection, stream) = *open;
+        let Opened {
+            connection,
+            stream,
+            pace,
+        } = *open;
         let mut splice = Splice::default();
         let mut ready = Vec::new();
         match seam {
@@ -235,6 +246,7 @@ impl Moving {
             leave: self.lost.is_none(),
             ready,
             splice,
+            pace,
         }))
     }
 }
@@ -242,7 +254,7 @@ impl Moving {
 enum Turn {
     Old(Result<(Event, Instant), Error>),
     New(Result<(Event, Instant), Error>),
-    Opened(Box<(Connection, StreamId)>),
+    Opened(Box<Opened>),
     Late,
 }
 
@@ -269,8 +281,8 @@ async fn sleep_until(until: Option<tokio::time::Instant>) {
     }
 }
 
-fn open(home: &Home, tc_url: Option<&str>) -> Arriving {
-    Arriving::Opening(home.open(tc_url, |target, options| async move {
+fn open(home: &Home, tc_url: Option<&str>, pace: Pace) -> Arriving {
+    Arriving::Opening(home.open(tc_url, pace, |target, options| async move {
         let player = crate::Player::open_once(&target, &options).await?;
         Ok(player.into_parts())
     }))

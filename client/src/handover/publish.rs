@@ -7,13 +7,16 @@
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use model::Class;
 use rtmp::{MessageKind, StreamId};
+use session::client::Event;
 
-use super::{Home, Opening};
-use crate::{Connection, Publisher};
+use super::{Home, Opened, Opening, Pace};
+use crate::Publisher;
+use crate::publisher::judge_status;
 
 /// A publish that is on its way to another server.
 pub(crate) struct Standby {
@@ -24,7 +27,7 @@ pub(crate) struct Standby {
 
 enum Arriving {
     Opening(Opening),
-    Open(Box<(Connection, StreamId)>),
+    Open(Box<Opened>),
 }
 
 impl std::fmt::Debug for Standby {
@@ -39,7 +42,7 @@ impl Standby {
     /// Sets out.
     pub(crate) fn begin(home: &Home, tc_url: Option<String>) -> Self {
         Self {
-            arriving: open(home, tc_url.as_deref()),
+            arriving: open(home, tc_url.as_deref(), home.pace.asked(Instant::now())),
             home: home.clone(),
             tc_url,
         }
@@ -57,8 +60,13 @@ impl Standby {
                 self.arriving = Arriving::Open(Box::new(opening.await));
             }
             Arriving::Open(open) => {
-                while open.0.next_event().await.is_ok() {}
-                self.arriving = self::open(&self.home, self.tc_url.as_deref());
+                while let Ok((event, _)) = open.connection.next_event().await {
+                    if is_over(&event, open.stream) {
+                        break;
+                    }
+                }
+                let pace = open.pace.failed(Instant::now());
+                self.arriving = self::open(&self.home, self.tc_url.as_deref(), pace);
             }
         }
     }
@@ -81,7 +89,7 @@ impl Standby {
     }
 
     /// The connection that stands by.
-    pub(crate) fn into_open(self) -> Option<(Connection, StreamId)> {
+    pub(crate) fn into_open(self) -> Option<Opened> {
         match self.arriving {
             Arriving::Open(open) => Some(*open),
             Arriving::Opening(_) => None,
@@ -89,8 +97,16 @@ impl Standby {
     }
 }
 
-fn open(home: &Home, tc_url: Option<&str>) -> Arriving {
-    Arriving::Opening(home.open(tc_url, |target, options| async move {
+/// Whether nothing can be published there any more.
+fn is_over(event: &Event, stream: StreamId) -> bool {
+    if let Event::Status { stream: of, status } = event {
+        return *of == stream && judge_status(status).is_err();
+    }
+    matches!(event, Event::Closed { .. })
+}
+
+fn open(home: &Home, tc_url: Option<&str>, pace: Pace) -> Arriving {
+    Arriving::Opening(home.open(tc_url, pace, |target, options| async move {
         let publisher = Publisher::open_once(&target, &options).await?;
         Ok(publisher.into_parts())
     }))
