@@ -6,89 +6,25 @@
     reason = "a test looks for the one variant it expects, and its helpers fail loudly"
 )]
 
+mod server;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use client::{Connection, Error, Item, Options, PlayRequest, PublishMode, Status, Target, Trust};
 use model::{Class, Frame, Kind, MediaTime};
-use rtmp::{Carrier, Message, MessageKind};
+use rtmp::{Message, MessageKind};
 use selvage_client as client;
-use session::{Event, Notice, Output, Refusal, Reply, ServerSession, ServerSetup};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use session::{Event, Notice, Refusal, Reply};
+use tokio::io::{DuplexStream, duplex};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-/// The server's end, which does what the test says.
-struct Server<T> {
-    io: T,
-    carrier: Carrier,
-    session: ServerSession,
-    input: BytesMut,
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> Server<T> {
-    fn new(io: T) -> Self {
-        Self {
-            io,
-            carrier: Carrier::server(1),
-            session: ServerSession::new(ServerSetup::new(1), Instant::now()),
-            input: BytesMut::new(),
-        }
-    }
-
-    /// The next event; `None` when the client has gone.
-    async fn event(&mut self) -> Option<Event> {
-        loop {
-            while let Some(output) = self.session.poll_output() {
-                match output {
-                    Output::Message(message) => self.carrier.write_message(&message),
-                    Output::Event(event) => return Some(event),
-                }
-            }
-            self.flush().await;
-            if let Some(message) = self.carrier.poll_message() {
-                self.session
-                    .handle_message(message, Instant::now())
-                    .unwrap();
-                continue;
-            }
-            if self.io.read_buf(&mut self.input).await.unwrap_or(0) == 0 {
-                let _ = self.io.shutdown().await;
-                return None;
-            }
-            self.carrier.handle_bytes(&mut self.input).unwrap();
-        }
-    }
-
-    async fn flush(&mut self) {
-        while let Some(bytes) = self.carrier.poll_transmit() {
-            // The client may have gone, which the next read shows.
-            let _ = self.io.write_all(&bytes).await;
-        }
-        let _ = self.io.flush().await;
-    }
-
-    /// Says yes to everything until a publish or a play, and gives that out.
-    async fn welcome(&mut self) -> Event {
-        loop {
-            match self.event().await.unwrap() {
-                Event::Connect { request, .. } => self.reply(request, Reply::Accept),
-                event @ (Event::Publish { .. } | Event::Play { .. }) => return event,
-                _ => {}
-            }
-        }
-    }
-
-    fn reply(&mut self, request: session::RequestId, reply: Reply) {
-        self.session
-            .handle_reply(request, reply, Instant::now())
-            .unwrap();
-    }
-}
+use self::server::{Server, request_of};
 
 fn target() -> Target {
     "rtmp://h/live/room/a".parse().unwrap()
@@ -97,18 +33,6 @@ fn target() -> Target {
 fn pair() -> (Box<DuplexStream>, Server<DuplexStream>) {
     let (near, far) = duplex(64 * 1024);
     (Box::new(near), Server::new(far))
-}
-
-fn request_of(event: Event) -> (session::RequestId, rtmp::StreamId) {
-    match event {
-        Event::Publish {
-            request, stream, ..
-        }
-        | Event::Play {
-            request, stream, ..
-        } => (request, stream),
-        other => panic!("{other:?}"),
-    }
 }
 
 #[tokio::test]
@@ -209,14 +133,7 @@ async fn a_player_sees_messages_statuses_and_the_end() {
         Ok::<_, Error>(items)
     };
     let server = async {
-        let (request, stream) = request_of(server.welcome().await);
-        server.reply(request, Reply::Accept);
-        while let Some(output) = server.session.poll_output() {
-            match output {
-                Output::Message(message) => server.carrier.write_message(&message),
-                Output::Event(event) => panic!("{event:?}"),
-            }
-        }
+        let stream = server.accept().await;
         let kind = MessageKind::Video;
         server.carrier.write_message(&Message {
             kind,
@@ -268,12 +185,7 @@ async fn a_publisher_waits_for_a_server_that_does_not_read() {
         connection.publish("a", PublishMode::Live).await.unwrap()
     };
     let accepting = async {
-        let (request, _) = request_of(server.welcome().await);
-        server.reply(request, Reply::Accept);
-        while let Some(Output::Message(message)) = server.session.poll_output() {
-            server.carrier.write_message(&message);
-        }
-        server.flush().await;
+        server.accept().await;
     };
     let (mut publisher, ()) = tokio::join!(publisher, accepting);
     let body = Bytes::from(vec![0; 10_000]);

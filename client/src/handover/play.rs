@@ -161,6 +161,12 @@ impl Moving {
             return;
         };
         let stream = open.stream;
+        if let Some(tc_url) = super::request(&event) {
+            // It is about to go as well.
+            self.tc_url = tc_url;
+            self.again();
+            return;
+        }
         match event {
             Event::Message(message) if message.stream == stream => {
                 self.fresh.push_back(Arrival { message, at });
@@ -185,6 +191,10 @@ impl Moving {
     /// The new server does not do.
     fn again(&mut self) {
         self.fresh.clear();
+        if self.lost.is_none() {
+            // The seam with the next one is waited for as long.
+            self.until = None;
+        }
         if let Arriving::Open(left) = &self.arriving {
             let pace = left.pace.failed(Instant::now());
             self.arriving = open(&self.home, self.tc_url.as_deref(), pace);

@@ -52,8 +52,8 @@ impl Standby {
         matches!(self.arriving, Arriving::Open(_))
     }
 
-    /// Gets on until it is open, and then answers what the server says, without an end. May be
-    /// dropped and called again.
+    /// Gets on until it is open, and then answers what the server says, for as long as it
+    /// would have us. May be dropped and called again.
     pub(crate) async fn advance(&mut self) {
         match &mut self.arriving {
             Arriving::Opening(opening) => {
@@ -61,6 +61,11 @@ impl Standby {
             }
             Arriving::Open(open) => {
                 while let Ok((event, _)) = open.connection.next_event().await {
+                    if let Some(tc_url) = super::request(&event) {
+                        // It is about to go as well.
+                        self.tc_url = tc_url;
+                        break;
+                    }
                     if is_over(&event, open.stream) {
                         break;
                     }
