@@ -89,13 +89,18 @@ impl Home {
         })
     }
 
-    /// `tcUrl` may be a whole address, or an application of the same server.
+    /// `tcUrl` may be a whole address, or an application of the same server. Nothing for one
+    /// that is less sealed than the address we were given: the stream's name goes there with
+    /// its query, and whatever secrets that holds.
     fn resolve(&self, tc_url: &str) -> Option<Target> {
         let target = match tc_url.strip_prefix('/') {
             Some(app) if !app.is_empty() => self.target.clone().with_app(app),
             Some(_) => return None,
             None => Target::connection(tc_url).ok()?,
         };
+        if target.scheme.seal() < self.target.scheme.seal() {
+            return None;
+        }
         Some(target.with_stream(&*self.target.stream))
     }
 }
@@ -122,6 +127,26 @@ mod tests {
             target: "rtmp://a.example/live/room?x=1".parse().unwrap(),
             options: Options::player(),
             pace: Pace::default(),
+        }
+    }
+
+    #[test]
+    fn the_server_may_not_name_a_place_that_is_less_sealed() {
+        const SCHEMES: [&str; 4] = ["rtmp", "rtmfp", "rtmfps", "rtmps"];
+        for (at, given) in SCHEMES.iter().enumerate() {
+            let home = Home {
+                target: format!("{given}://a.example/live/room?token=x")
+                    .parse()
+                    .unwrap(),
+                ..home()
+            };
+            for (to, named) in SCHEMES.iter().enumerate() {
+                let named = format!("{named}://b.example/live");
+                let resolved = home.resolve(&named);
+                assert_eq!(resolved.is_some(), to >= at, "{given}:// to {named}");
+            }
+            let same = home.resolve("/other").unwrap();
+            assert_eq!(same.scheme, home.target.scheme);
         }
     }
 

@@ -153,6 +153,11 @@ impl Options {
 
     /// Goes elsewhere when the server asks for it: where it says, else to the same address,
     /// else to [`Self::others`].
+    ///
+    /// The server chooses the host, and the stream's name goes there with its query: follow
+    /// only servers that may know the secrets in it. One that names a place that is less sealed
+    /// than the address that was given (`rtmps://`, then `rtmfps://`, `rtmfp://`, `rtmp://`) is
+    /// taken to name none.
     #[must_use]
     pub const fn following(mut self) -> Self {
         self.follow = true;

@@ -79,6 +79,17 @@ impl Scheme {
         }
     }
 
+    /// How well it keeps what is said from others; more is better. Datagrams are encrypted,
+    /// but only a certificate says with whom.
+    pub(crate) const fn seal(self) -> u8 {
+        match self {
+            Self::Rtmp => 0,
+            Self::Rtmfp => 1,
+            Self::Rtmfps => 2,
+            Self::Rtmps => 3,
+        }
+    }
+
     fn of(name: &str) -> Option<Self> {
         [Self::Rtmp, Self::Rtmps, Self::Rtmfp, Self::Rtmfps]
             .into_iter()
