@@ -103,3 +103,7 @@ pub const SEEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Messages of the new connection that wait for that. When there are more, it is not read.
 pub const FRESH_MAX: usize = SEEN_MAX;
+
+/// And so many bytes of them, beside the message that is one too many: as many as of those they
+/// are compared with.
+pub const FRESH_BYTES_MAX: usize = SEEN_BYTES_MAX;

@@ -19,7 +19,7 @@ use rtmp::{Message, MessageKind, StreamId};
 use session::client::{Closed, Event};
 
 use super::{Home, Opened, Opening, Pace};
-use crate::limits::{FRESH_MAX, SEAM_PATIENCE, SEEN_BYTES_MAX, SEEN_MAX};
+use crate::limits::{FRESH_BYTES_MAX, FRESH_MAX, SEAM_PATIENCE, SEEN_BYTES_MAX, SEEN_MAX};
 use crate::{Arrival, Connection, Error};
 
 /// A play that is on its way to another server.
@@ -31,7 +31,7 @@ pub(crate) struct Moving {
     seen: VecDeque<Message>,
     seen_bytes: usize,
     /// What the new one has given.
-    fresh: VecDeque<Arrival>,
+    fresh: Fresh,
     /// The time of what was given out last.
     last: Option<u32>,
     /// Why the old connection has ended.
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Moving {
         f.debug_struct("Moving")
             .field("open", &matches!(self.arriving, Arriving::Open(_)))
             .field("seen", &self.seen.len())
-            .field("fresh", &self.fresh.len())
+            .field("fresh", &self.fresh.arrivals.len())
             .finish_non_exhaustive()
     }
 }
@@ -87,7 +87,7 @@ impl Moving {
             tc_url,
             seen: VecDeque::new(),
             seen_bytes: 0,
-            fresh: VecDeque::new(),
+            fresh: Fresh::default(),
             last,
             lost: None,
             until: None,
@@ -99,9 +99,7 @@ impl Moving {
         loop {
             let there = match &mut self.arriving {
                 Arriving::Opening(opening) => There::Opening(opening),
-                Arriving::Open(open) => {
-                    There::Open(&mut open.connection, self.fresh.len() < FRESH_MAX)
-                }
+                Arriving::Open(open) => There::Open(&mut open.connection, self.fresh.has_room()),
             };
             let gone = self.lost.is_some();
             let until = self.until.map(tokio::time::Instant::from_std);
@@ -151,7 +149,7 @@ impl Moving {
             self.seen_bytes -= oldest.map_or(0, |oldest| oldest.payload.len());
         }
         let matches = |arrival: &Arrival| is_seam(message, &arrival.message);
-        let fresh = self.fresh.iter().rposition(matches)?;
+        let fresh = self.fresh.arrivals.iter().rposition(matches)?;
         let seen = self.seen.len().checked_sub(1)?;
         Some(self.go(Some((seen, fresh))))
     }
@@ -169,7 +167,7 @@ impl Moving {
         }
         match event {
             Event::Message(message) if message.stream == stream => {
-                self.fresh.push_back(Arrival { message, at });
+                self.fresh.push(Arrival { message, at });
             }
             Event::Status { stream: of, status } if of == stream && status.is_error() => {
                 self.again();
@@ -190,7 +188,7 @@ impl Moving {
 
     /// The new server does not do.
     fn again(&mut self) {
-        self.fresh.clear();
+        self.fresh = Fresh::default();
         if self.lost.is_none() {
             // The seam with the next one is waited for as long.
             self.until = None;
@@ -203,15 +201,19 @@ impl Moving {
 
     /// What was seen that is the newest of what is fresh.
     fn newest_seam(&self) -> Option<(usize, usize)> {
-        let newest = self.fresh.back()?;
+        let newest = self.fresh.arrivals.back()?;
         let matches = |seen: &Message| is_seam(seen, &newest.message);
         let seen = self.seen.iter().rposition(matches)?;
-        Some((seen, self.fresh.len() - 1))
+        Some((seen, self.fresh.arrivals.len() - 1))
     }
 
     /// Whether something has come that is later than all that the old connection gave.
     fn is_beyond(&self) -> bool {
-        let newest = self.fresh.back().map(|arrival| arrival.message.time);
+        let newest = self
+            .fresh
+            .arrivals
+            .back()
+            .map(|arrival| arrival.message.time);
         match (newest, self.last) {
             (Some(newest), Some(last)) => is_later(newest, last),
             (Some(_), None) => true,
@@ -230,15 +232,16 @@ impl Moving {
             stream,
             pace,
         } = *open;
+        let mut fresh = std::mem::take(&mut self.fresh).arrivals;
         let mut splice = Splice::default();
         let mut ready = Vec::new();
         match seam {
-            Some((seen, fresh)) => {
+            Some((seen, at)) => {
                 let of = |seen: Option<&Message>| seen.map_or(0, |message| message.time);
-                let there = self.fresh.get(fresh).map(|arrival| &arrival.message);
+                let there = fresh.get(at).map(|arrival| &arrival.message);
                 splice.shift = of(self.seen.get(seen)).wrapping_sub(of(there));
                 splice.had = self.seen.split_off(seen + 1);
-                let rest = self.fresh.drain(fresh + 1..);
+                let rest = fresh.drain(at + 1..);
                 ready.extend(rest.filter_map(|arrival| splice.pass(arrival)));
             }
             None => {
@@ -247,7 +250,7 @@ impl Moving {
                     let Message { time, .. } = arrival.message;
                     is_config(&arrival.message) || last.is_none_or(|last| is_later(time, last))
                 };
-                ready.extend(self.fresh.drain(..).filter(later));
+                ready.extend(fresh.drain(..).filter(later));
             }
         }
         Heard::Go(Box::new(Gone {
@@ -258,6 +261,26 @@ impl Moving {
             splice,
             pace,
         }))
+    }
+}
+
+/// What the new connection has given, which waits for the seam. It is bounded because the
+/// connection is read only while there is room.
+#[derive(Default)]
+struct Fresh {
+    arrivals: VecDeque<Arrival>,
+    /// Of their payloads.
+    bytes: usize,
+}
+
+impl Fresh {
+    fn push(&mut self, arrival: Arrival) {
+        self.bytes += arrival.message.payload.len();
+        self.arrivals.push_back(arrival);
+    }
+
+    fn has_room(&self) -> bool {
+        self.arrivals.len() < FRESH_MAX && self.bytes < FRESH_BYTES_MAX
     }
 }
 
@@ -357,4 +380,36 @@ fn is_config(message: &Message) -> bool {
 /// The clock of the wire runs around.
 fn is_later(time: u32, than: u32) -> bool {
     time.wrapping_sub(than).cast_signed() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many messages of such a length are taken while there is room.
+    fn taken(length: usize) -> usize {
+        let mut fresh = Fresh::default();
+        let payload = Bytes::from(vec![0; length]);
+        // One that would take them without an end is noticed.
+        while fresh.has_room() && fresh.arrivals.len() <= FRESH_MAX {
+            let message = Message {
+                kind: MessageKind::Video,
+                stream: StreamId(1),
+                time: 0,
+                payload: payload.clone(),
+            };
+            let at = Instant::now();
+            fresh.push(Arrival { message, at });
+        }
+        fresh.arrivals.len()
+    }
+
+    #[test]
+    fn what_waits_for_the_seam_is_bounded_in_number_and_in_bytes() {
+        assert_eq!(taken(1), FRESH_MAX);
+        let large = 1024 * 1024;
+        assert_eq!(taken(large), FRESH_BYTES_MAX / large);
+        // The one that is too much is the last.
+        assert_eq!(taken(FRESH_BYTES_MAX - 1), 2);
+    }
 }
