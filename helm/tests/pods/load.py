@@ -50,8 +50,10 @@ class Client:
 class Viewer(Client):
     """Somebody who watches. Counts what comes, and the longest time that nothing came."""
 
-    def __init__(self, podman, words, name):
+    def __init__(self, podman, words, name, follows):
         super().__init__(podman, words, name, output=subprocess.PIPE)
+        # Whether it goes elsewhere when its edge asks it to.
+        self.follows = follows
         self.bytes, self.last, self.gap = 0, None, 0.0
         threading.Thread(target=self.read, daemon=True).start()
 
@@ -102,7 +104,7 @@ class Load:
             "rtmfp": [self.program, "play", url.replace("rtmp://", "rtmfp://").replace(self.edge, self.udp_edge), "-o", "-"],
             "ffmpeg": [*"ffmpeg -loglevel error -i".split(), url, *"-c copy -f flv -".split()],
         }[by]
-        viewer = Viewer(self.podman, words, f"viewer-{len(self.viewers)}-{by}-{stream}")
+        viewer = Viewer(self.podman, words, f"viewer-{len(self.viewers)}-{by}-{stream}", by == "selvage")
         self.viewers.append(viewer)
         return viewer
 
