@@ -108,19 +108,24 @@ async fn origins_with_certificates_found_a_cluster_and_strangers_are_kept_out() 
     }
     let own = ours.sign(&dir.path().join("edge"));
     let at = &founders[&node_id(1)];
-    // They have spoken with each other to come this far.
+    // They have spoken with each other to come this far. One that the others founded without
+    // knows of a leader before it has heard who the members are.
     let led = async {
         loop {
             match status(at, Some(&own)).await {
-                Ok(status) if !status.blank && status.leader != 0 => return status,
-                Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                Ok(status) if status.leader != 0 && !status.blank => match status.members.len() {
+                    0 => {}
+                    members => return members,
+                },
+                Ok(_) | Err(_) => {}
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let led = tokio::time::timeout(PATIENCE, led)
+    let members = tokio::time::timeout(PATIENCE, led)
         .await
         .expect("no leader");
-    assert_eq!(led.members.len(), 3);
+    assert_eq!(members, 3);
     // An edge comes in.
     let client = own.load().unwrap().unwrap().client;
     let channel = node::link::dial(at, &Settings::default(), Some(&client))
