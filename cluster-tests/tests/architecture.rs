@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rtmp", &[]),
     ("rtmfp", &["rtmp"]),
     ("flv", &["amf", "model"]),
+    ("proxy", &[]),
     // Machines.
     ("session", &["amf", "flv", "model", "rtmp"]),
     ("media", &["model"]),
@@ -35,7 +36,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "edge",
         &[
-            "amf", "fabric", "flv", "ledger", "media", "model", "node", "rtmfp", "rtmp", "session",
+            "amf", "fabric", "flv", "ledger", "media", "model", "node", "proxy", "rtmfp", "rtmp",
+            "session",
         ],
     ),
     (
