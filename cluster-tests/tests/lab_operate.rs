@@ -59,12 +59,62 @@ fn every_node_is_scraped_and_says_what_it_does() {
     assert_eq!(all("selvage_origin_streams_published"), 1.0);
     assert_eq!(all("selvage_edges_attached"), 2.0);
     assert_eq!(all("selvage_ledger_entries{kind=\"stream\"}"), 3.0);
-    assert!(all("selvage_raft_append_seconds_count") >= 3.0);
+    for disk in ["append", "sync"] {
+        assert!(all(&format!("selvage_raft_{disk}_seconds_count")) >= 3.0);
+    }
+    // The leader knows how long what it decided took: the claim of the name, at least.
+    assert!(all("selvage_raft_commit_seconds_count") >= 1.0);
     assert!(all("selvage_origin_frames_total{what=\"taken\"}") >= 50.0);
 
     for page in [&ingest, &playout].into_iter().chain(&origins) {
         check(page);
     }
+}
+
+#[test]
+fn as_many_streams_as_one_wants_have_series_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("node.toml");
+    std::fs::write(&config, "[metrics]\nstreams = 2\n").unwrap();
+    let config = ["--config", config.to_str().unwrap()];
+    let cluster = Cluster::start_configured(1, &config, 2, &config);
+    let series =
+        |stream: &str| format!("{{stream=\"live/_definst_/{stream}\",vhost=\"_defaultVHost_\"}}");
+    let publish = |name| Live::publish(cluster.edges[0].addr, "live", name, Pace::real());
+    let watch = |name| Viewer::play(cluster.edges[1].addr, "live", name);
+    let lives = ["a", "b"].map(publish);
+    let viewers = [watch("a"), watch("a"), watch("b")];
+    for (live, viewer) in lives.iter().zip([&viewers[0], &viewers[2]]) {
+        live.go_on(20);
+        viewer.until_got(&live.sent().pop().expect("something was sent"));
+    }
+    let page = scrape(&cluster.edges[1]);
+    let viewing = |page: &str, name| sum(page, &format!("selvage_stream_viewers{}", series(name)));
+    assert_eq!((viewing(&page, "a"), viewing(&page, "b")), (2.0, 1.0));
+    let page = scrape(&cluster.origins[0]);
+    for name in ["a", "b"] {
+        let of = |figure: &str| sum(&page, &format!("selvage_stream_{figure}{}", series(name)));
+        assert_eq!((of("published"), of("edges")), (1.0, 1.0));
+        assert!(of("frames_total") >= 20.0);
+        assert!(of("media_bytes_total") > of("frames_total"));
+    }
+    check(&page);
+    // A third has none, whatever it is called, until one of them ends.
+    let third = publish("\"} 1 selvage_stream_viewers 7");
+    third.go_on(2);
+    let page = scrape(&cluster.origins[0]);
+    assert_eq!(sum(&page, "selvage_streams_without_series"), 1.0);
+    let [first, second] = lives;
+    first.leave();
+    drop(viewers);
+    until("the third has taken the place of the first", SOON, || {
+        let page = scrape(&cluster.origins[0]);
+        check(&page);
+        sum(&page, "selvage_streams_without_series") == 0.0
+            && page.contains(r#"stream="live/_definst_/\"} 1 selvage_stream_viewers 7","#)
+    });
+    second.leave();
+    third.leave();
 }
 
 #[test]

@@ -42,9 +42,17 @@ async fn every_query_of_the_chart_has_an_answer_of_a_real_prometheus() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("origin.toml");
     // Often enough that one falls into the test.
-    std::fs::write(&config, "[cluster]\nsnapshot_entries = 20\n").unwrap();
+    let streams = "[metrics]\nstreams = 10\n";
+    std::fs::write(
+        &config,
+        format!("[cluster]\nsnapshot_entries = 20\n{streams}"),
+    )
+    .unwrap();
     let config = ["--config", config.to_str().unwrap()];
-    let mut cluster = Cluster::start_configured(3, &config, 2, &[]);
+    let edge = folder.path().join("edge.toml");
+    std::fs::write(&edge, streams).unwrap();
+    let edge = ["--config", edge.to_str().unwrap()];
+    let mut cluster = Cluster::start_configured(3, &config, 2, &edge);
     let load = Load::start(&mut cluster).await;
 
     let kubelet = kubelet();

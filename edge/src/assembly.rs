@@ -314,6 +314,7 @@ impl Edge {
         }
         drop((ways, alive));
         figures.watch(&metrics, shards.clone(), watching.clone());
+        crate::metrics::watch_streams(&metrics, config.metrics, shards.clone());
         operators.run(shards.clone(), permits.clone(), watching.clone());
 
         let mut tasks = JoinSet::new();

@@ -42,6 +42,8 @@ pub struct Config {
     pub limits: Limits,
     /// What operators may tell it.
     pub admin: node::admin::Settings,
+    /// What is scraped beyond what always is.
+    pub metrics: node::metrics::Settings,
     /// What is logged.
     pub log: node::telemetry::Log,
     /// Where traces go.
@@ -212,6 +214,7 @@ impl Default for Config {
             link: node::link::Settings::default(),
             limits: Limits::default(),
             admin: node::admin::Settings::default(),
+            metrics: node::metrics::Settings::default(),
             log: node::telemetry::Log::default(),
             trace: node::telemetry::Trace::default(),
         }
@@ -383,6 +386,7 @@ impl Validate for Config {
         }
         self.link.validate().map_err(|e| e.within("link"))?;
         self.admin.validate().map_err(|e| e.within("admin"))?;
+        self.metrics.validate().map_err(|e| e.within("metrics"))?;
         self.log.validate().map_err(|e| e.within("log"))?;
         self.trace.validate().map_err(|e| e.within("trace"))
     }

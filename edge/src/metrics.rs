@@ -1,14 +1,15 @@
 //! The figures of an edge.
 //!
 //! What happens for every read and write is counted by the shard alone ([`Counts`]) and added up
-//! when somebody scrapes; no figure is kept for a stream or a client.
+//! when somebody scrapes; no figure is kept for a client, and for a stream if somebody wants that.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fabric::v1::Load;
 use node::metrics::{
-    Counter, Counters, Gauge, Gauges, Histogram, LocalCounter, LocalHistogram, Metrics, SECONDS,
-    catch_up, level,
+    About, Counter, Counters, Gauge, Gauges, Histogram, LocalCounter, LocalHistogram, Metrics,
+    Named, PerStream, SECONDS, Settings, catch_up, level,
 };
 use tokio::sync::oneshot;
 
@@ -274,18 +275,52 @@ impl Figures {
     }
 }
 
+/// Has the audience of single streams asked for at every scrape, if somebody wants that.
+pub(crate) fn watch_streams(metrics: &Metrics, settings: Settings, shards: Vec<ShardHandle>) {
+    let about = [About {
+        name: "selvage_stream_viewers",
+        help: "Plays of this stream by clients here.",
+        grows: false,
+    }];
+    let Some(streams) = PerStream::new(metrics, settings, about).map(Arc::new) else {
+        return;
+    };
+    metrics.on_scrape(move || {
+        let (streams, shards) = (Arc::clone(&streams), shards.clone());
+        async move {
+            let mut present = BTreeMap::new();
+            for told in each(&shards, ToShard::Audience) {
+                for (key, viewers) in told.await.unwrap_or_default() {
+                    let named = Named {
+                        vhost: key.at.vhost.to_string(),
+                        stream: key.to_string(),
+                    };
+                    let [all] = present.entry(named).or_insert([0]);
+                    *all += viewers as u64;
+                }
+            }
+            streams.show(&present);
+        }
+    });
+}
+
+/// Asks every shard; one that has ended does not answer.
+fn each<T>(
+    shards: &[ShardHandle],
+    question: impl Fn(oneshot::Sender<T>) -> ToShard,
+) -> Vec<oneshot::Receiver<T>> {
+    let ask = |shard: &ShardHandle| {
+        let (answer, told) = oneshot::channel();
+        shard.send(question(answer));
+        told
+    };
+    shards.iter().map(ask).collect()
+}
+
 /// How all shards stand together, which add up what they have counted.
 pub(crate) async fn ask(shards: &[ShardHandle]) -> Standing {
-    let asked: Vec<_> = shards
-        .iter()
-        .map(|shard| {
-            let (answer, told) = oneshot::channel();
-            shard.send(ToShard::Count(answer));
-            told
-        })
-        .collect();
     let mut all = Standing::default();
-    for told in asked {
+    for told in each(shards, ToShard::Count) {
         // A shard that has ended has nothing.
         let one = told.await.unwrap_or_default();
         all.viewers += one.viewers;

@@ -372,6 +372,13 @@ impl Shard {
                 self.counts.flush();
                 let _ = answer.send(self.standing());
             }
+            ToShard::Audience(answer) => {
+                let channels = self.channels.borrow();
+                let audience = channels
+                    .iter()
+                    .map(|(key, channel)| (key.clone(), channel.viewers()));
+                let _ = answer.send(audience.collect());
+            }
             ToShard::Trace {
                 stream,
                 asked,

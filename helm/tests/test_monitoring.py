@@ -36,11 +36,14 @@ def declared():
         r'\.\s*(counters?|gauges?|histograms?)\(\s*"(selvage_\w+)",\s*"(?:[^"\\]|\\.)*",?\s*(?:&\[([^\]]*)\])?',
         re.S,
     )
+    single = re.compile(r'name: "(selvage_\w+)",\s*help: "(?:[^"\\]|\\.)*",\s*grows: (true|false)')
     found = {name: (kind, set()) for name, kind in PROCESS.items()}
     for folder in ("node", "edge", "origin"):
         for path in (chart.ROOT / folder / "src").rglob("*.rs"):
             for kind, name, labels in call.findall(path.read_text().split("#[cfg(test)]")[0]):
                 found[name] = (kind.rstrip("s"), set(re.findall(r'"(\w+)"', labels)))
+            for name, grows in single.findall(path.read_text().split("#[cfg(test)]")[0]):
+                found[name] = ("counter" if grows == "true" else "gauge", {"vhost", "stream"})
     return found
 
 
@@ -91,6 +94,7 @@ def test_the_sources_declare_figures_as_this_test_reads_them():
     figures = declared()
     assert figures["selvage_client_bytes_total"] == ("counter", {"protocol", "direction"})
     assert figures["selvage_raft_append_seconds"] == ("histogram", set())
+    assert figures["selvage_stream_viewers"] == ("gauge", {"vhost", "stream"})
     assert figures["selvage_rtmfp_introductions_total"] == ("counter", {"what"})
     assert figures["selvage_build_info"] == ("gauge", {"role", "id", "version"})
     named = set()

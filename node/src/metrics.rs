@@ -9,10 +9,11 @@
 //! * What somebody knows anyway is asked for when somebody scrapes: [`Metrics::on_scrape`].
 //!
 //! Names begin with `selvage_`, say their unit, and end in `_total` when they only grow. Labels
-//! have few values, all of them known when this is compiled: nothing that a client says is ever
-//! a label.
+//! have few values, all of them known when this is compiled: nothing that a client says is a label,
+//! but the names of streams if somebody asks for that ([`PerStream`]), and then of so many.
 
 mod calls;
+mod single;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -27,6 +28,7 @@ use prometheus::{Encoder as _, HistogramOpts, Opts, TextEncoder};
 use tracing::warn;
 
 pub use calls::{Calls, Timed};
+pub use single::{About, Named, PerStream, STREAMS_MAX, Settings};
 
 /// A sum that only grows.
 pub type Counter = prometheus::IntCounter;

@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: Limits,
     /// What operators may tell it.
     pub admin: node::admin::Settings,
+    /// What is scraped beyond what always is.
+    pub metrics: node::metrics::Settings,
     /// What is logged, and how.
     pub log: Log,
     /// Where traces go.
@@ -248,6 +250,7 @@ impl Default for Config {
             link: node::link::Settings::default(),
             limits: Limits::default(),
             admin: node::admin::Settings::default(),
+            metrics: node::metrics::Settings::default(),
             log: Log::default(),
             trace: Trace::default(),
         }
@@ -287,6 +290,9 @@ impl Validate for Config {
         self.admin
             .validate()
             .map_err(|invalid| invalid.within("admin"))?;
+        self.metrics
+            .validate()
+            .map_err(|invalid| invalid.within("metrics"))?;
         self.log
             .validate()
             .map_err(|invalid| invalid.within("log"))?;

@@ -21,7 +21,7 @@ use crate::counters::Counters;
 use crate::limits::Limits;
 use crate::outbox::{End, Outbox};
 use crate::stream::{
-    Claimed, Grant, Leaving, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn,
+    Claimed, Figures, Grant, Leaving, LinkId, NotHolder, OnLink, Sink, Stream, Taken, Turn,
 };
 
 /// See the [module](self).
@@ -144,6 +144,15 @@ impl Hub {
     #[must_use]
     pub fn streams(&self) -> usize {
         lock(&self.streams).by_key.len()
+    }
+
+    /// Every stream that is published or watched, and how it stands.
+    #[must_use]
+    pub fn each_stream(&self) -> Vec<(StreamKey, Figures)> {
+        // Nobody waits for the map while streams are looked at.
+        let cells: Vec<_> = lock(&self.streams).by_key.values().cloned().collect();
+        let figures = |cell: Arc<Cell>| (cell.key.clone(), lock(&cell.stream).figures());
+        cells.into_iter().map(figures).collect()
     }
 
     /// What all backlogs cost, in bytes.

@@ -283,6 +283,7 @@ impl Origin {
         let desk = Desk::new(config.id.clone(), address, cluster, book, dial);
         let (told, lead) = watch::channel(Lead::default());
         metrics::of_hub(&metrics, &hub);
+        metrics::of_streams(&metrics, config.metrics, &hub);
         metrics::of_raft(&metrics, &desk, &lead);
         let seat = Seat {
             log,
@@ -300,6 +301,7 @@ impl Origin {
             hub: Arc::clone(&hub),
             lead: told,
             timing: metrics::timing(&metrics),
+            commits: metrics::commits(&metrics),
         };
         Ok(Self {
             grpc_addr,

@@ -31,8 +31,10 @@ mod stamp;
 pub mod worker;
 
 use std::io;
+use std::time::Instant;
 
 use bytes::Bytes;
+use node::metrics::Histogram;
 
 pub use disk::{Disk, DiskFile, Folder};
 pub use ram::{Crash, Faults, Ram};
@@ -220,6 +222,8 @@ pub struct Log {
     owed: bool,
     failed: bool,
     buffer: Vec<u8>,
+    /// How long syncs take, if somebody wants to know.
+    syncs: Option<Histogram>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -300,6 +304,11 @@ impl Log {
         aside::set(disk.as_mut(), owner.node, instance)?;
         let owner = Owner { node, ..owner };
         Ok(recover::open(disk, owner, fresh, segment_bytes)?.0)
+    }
+
+    /// Has every sync of a write measured from now on.
+    pub fn time_syncs(&mut self, seconds: Histogram) {
+        self.syncs = Some(seconds);
     }
 
     /// The newest entry's index.
@@ -489,9 +498,12 @@ impl Log {
         let written = write_all(self.file.as_mut(), &self.buffer)
             .map_err(|source| Error::io("write", &name, source))
             .and_then(|()| {
-                self.file
-                    .sync()
-                    .map_err(|source| Error::io("sync", &name, source))
+                let began = Instant::now();
+                let synced = self.file.sync();
+                if let Some(seconds) = &self.syncs {
+                    seconds.observe(began.elapsed().as_secs_f64());
+                }
+                synced.map_err(|source| Error::io("sync", &name, source))
             });
         self.failed = written.is_err();
         self.len += self.buffer.len() as u64;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use node::metrics::{Metrics, SECONDS, catch_up, level};
+use model::StreamKey;
+use node::metrics::{About, Metrics, Named, PerStream, SECONDS, Settings, catch_up, level};
 use tokio::sync::watch;
 
 use crate::hub::Hub;
 use crate::log::worker::Timing;
-use crate::raft::{Desk, Lead};
+use crate::raft::{Commits, Desk, Lead};
 use crate::service::peers::Board;
 
 /// How long the disk takes.
@@ -16,6 +17,11 @@ pub(crate) fn timing(metrics: &Metrics) -> Timing {
         append: metrics.histogram(
             "selvage_raft_append_seconds",
             "Writing and syncing what waited for the log.",
+            SECONDS,
+        ),
+        sync: metrics.histogram(
+            "selvage_raft_sync_seconds",
+            "The sync (fsync) that makes what was written to the log durable.",
             SECONDS,
         ),
         save: metrics.histogram(
@@ -87,6 +93,70 @@ pub(crate) fn of_hub(metrics: &Metrics, hub: &Arc<Hub>) {
         catch_up(&faulted, counted.links_faulted.get());
         std::future::ready(())
     });
+}
+
+/// Single streams, if somebody wants that.
+pub(crate) fn of_streams(metrics: &Metrics, settings: Settings, hub: &Arc<Hub>) {
+    let about = [
+        About {
+            name: "selvage_stream_published",
+            help: "1 while this stream is published here, or in its grace.",
+            grows: false,
+        },
+        About {
+            name: "selvage_stream_edges",
+            help: "Edges that take this stream from here.",
+            grows: false,
+        },
+        About {
+            name: "selvage_stream_frames_total",
+            help: "Media frames that were taken into the backlog of this stream.",
+            grows: true,
+        },
+        About {
+            name: "selvage_stream_media_bytes_total",
+            help: "Payload of the frames of this stream.",
+            grows: true,
+        },
+    ];
+    let Some(streams) = PerStream::new(metrics, settings, about) else {
+        return;
+    };
+    let hub = Arc::clone(hub);
+    metrics.on_scrape(move || {
+        let present = hub.each_stream().into_iter().map(|(key, figures)| {
+            let values = [
+                u64::from(figures.published),
+                figures.edges as u64,
+                figures.frames,
+                figures.bytes,
+            ];
+            (named(&key), values)
+        });
+        streams.show(&present.collect());
+        std::future::ready(())
+    });
+}
+
+fn named(key: &StreamKey) -> Named {
+    Named {
+        vhost: key.at.vhost.to_string(),
+        stream: key.to_string(),
+    }
+}
+
+/// What is committed.
+pub(crate) fn commits(metrics: &Metrics) -> Commits {
+    let seconds = metrics.histogram(
+        "selvage_raft_commit_seconds",
+        "On the leader: from giving an entry to the disk and to the others to carrying it out.",
+        SECONDS,
+    );
+    let objects = metrics.counter(
+        "selvage_object_changes_total",
+        "Changes of SharedObjects that were carried out here, as on every origin.",
+    );
+    Commits::new(seconds, objects)
 }
 
 /// How the seat in the cluster stands.

@@ -13,6 +13,7 @@
 //! (`cluster.peers`), what an origin says of itself when it speaks, and the membership, which
 //! holds the address that each was founded or added with.
 
+mod commits;
 mod desk;
 mod driver;
 mod expulsion;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use member::{Member, about};
-use model::NodeId;
+use model::{LogIndex, NodeId};
 use tokio::sync::{mpsc, watch};
 
 use crate::hub::Hub;
@@ -38,6 +39,7 @@ use crate::log::{Log, Recovered};
 
 pub use driver::{Lead, Standing};
 
+pub(crate) use commits::Commits;
 pub(crate) use desk::{Change, Changed, Desk, Input, Refused, Stage};
 pub(crate) use founding::Ways;
 pub(crate) use peers::{Book, Dial};
@@ -90,6 +92,7 @@ pub(crate) struct Seat {
     pub(crate) hub: Arc<Hub>,
     pub(crate) lead: watch::Sender<Lead>,
     pub(crate) timing: Timing,
+    pub(crate) commits: Commits,
 }
 
 impl Seat {
@@ -110,6 +113,7 @@ impl Seat {
             hub,
             lead,
             timing,
+            commits,
         } = self;
         tokio::pin!(leaving, stop);
         let configured = log.node();
@@ -140,6 +144,7 @@ impl Seat {
                 hub: &hub,
                 lead: &lead,
                 timing: &timing,
+                commits: &commits,
             };
             let driver = driver.driver(node)?;
             let mut counted_on = lead.subscribe();
@@ -217,6 +222,7 @@ struct Start<'a> {
     hub: &'a Arc<Hub>,
     lead: &'a watch::Sender<Lead>,
     timing: &'a Timing,
+    commits: &'a Commits,
 }
 
 impl Start<'_> {
@@ -229,6 +235,7 @@ impl Start<'_> {
             hub,
             lead,
             timing,
+            commits,
         } = self;
         let stamp = log.instance();
         let (last, saved) = (
@@ -278,6 +285,7 @@ impl Start<'_> {
             changes: Vec::new(),
             disowned: false,
             traces: traces::Traces::new(node, last),
+            commits: commits.of(LogIndex(last)),
             disk: patience::Patience::new(times.disk, tokio::time::Instant::now()),
         })
     }

@@ -116,8 +116,23 @@ pub enum Turn {
 pub struct Taken {
     /// Numbered frames that are in the backlog.
     pub frames: u64,
+    /// Their payload.
+    pub bytes: u64,
     /// Frames that were there already.
     pub duplicates: u64,
+}
+
+/// How a stream stands, for who looks at it alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Whether it is published, or in its grace.
+    pub published: bool,
+    /// Edges that take it.
+    pub edges: usize,
+    /// Numbered frames that it was brought since it began.
+    pub frames: u64,
+    /// Their payload.
+    pub bytes: u64,
 }
 
 /// The publication does not hold the stream, or no longer.
@@ -163,6 +178,8 @@ pub struct Stream {
     /// The serial number of `incarnations[0]`.
     first: u64,
     subscribers: BTreeMap<OnLink, Subscriber>,
+    /// Frames and bytes that were taken.
+    taken: (u64, u64),
 }
 
 impl Stream {
@@ -176,6 +193,7 @@ impl Stream {
             incarnations: VecDeque::new(),
             first: 0,
             subscribers: BTreeMap::new(),
+            taken: (0, 0),
         }
     }
 
@@ -319,6 +337,8 @@ impl Stream {
             return Err(NotHolder);
         };
         let taken = incarnation.append(frames, ingest_micros);
+        self.taken.0 += taken.frames;
+        self.taken.1 += taken.bytes;
         self.wake_all();
         Ok(taken)
     }
@@ -426,6 +446,18 @@ impl Stream {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.holder.is_none() && self.subscribers.is_empty()
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let (frames, bytes) = self.taken;
+        Figures {
+            published: self.is_held(),
+            edges: self.subscribers.len(),
+            frames,
+            bytes,
+        }
     }
 
     /// What the backlogs cost, as [`media::Limits::bytes`] counts.

@@ -152,6 +152,8 @@ pub(crate) enum ToShard {
     Dismiss(SubscriberId),
     /// Somebody scrapes: add up what was counted, and say how the shard stands.
     Count(oneshot::Sender<Standing>),
+    /// Somebody scrapes single streams: how many watch which.
+    Audience(oneshot::Sender<Vec<(StreamKey, usize)>>),
     /// An operator wants to see frames of a stream.
     Trace {
         /// The stream, as people write it.

@@ -111,6 +111,9 @@ log: {{ toJson (pick $values.log "filter" "format") }}
 {{- if $values.tracing.enabled }}
 trace: {{ toJson (dict "endpoint" (include "selvage.traceEndpoint" $root) "sample" $values.tracing.sample "clients" $values.tracing.clients "frames" (int64 $values.tracing.frames)) }}
 {{- end }}
+{{- with $values.monitoring.streams }}
+metrics: {{ toJson (dict "streams" (int64 .)) }}
+{{- end }}
 {{- end }}
 
 {{- define "selvage.edgeConfig" -}}

@@ -58,6 +58,7 @@ pub(super) fn open(
         owed: false,
         failed: false,
         buffer: Vec::new(),
+        syncs: None,
     };
     for entry in &entries {
         log.push(entry.index, entry.term);

@@ -74,6 +74,8 @@ struct Appends(AtomicU64);
 pub struct Timing {
     /// To make what waits durable.
     pub append: Histogram,
+    /// The sync alone.
+    pub sync: Histogram,
     /// To keep a state.
     pub save: Histogram,
 }
@@ -91,6 +93,7 @@ impl<T: Send + 'static> Worker<T> {
             .name("log".into())
             .spawn(move || {
                 let mut log = log;
+                log.time_syncs(timing.sync.clone());
                 if let Err(error) = run(&mut log, &waiting, &done, (&counted, &timing)) {
                     // Nobody listens when the origin is gone already.
                     let _ = done.send(Done::Failed(error));

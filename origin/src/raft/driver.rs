@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::commits::Commits;
 use super::desk::{Change, Changed, Desk, Input, Refused};
 use super::patience::Patience;
 use super::peers::{Peers, SnapshotSent};
@@ -85,6 +86,7 @@ pub(super) struct Driver {
     pub(super) disowned: bool,
     pub(super) disk: Patience,
     pub(super) traces: Traces,
+    pub(super) commits: Commits,
 }
 
 /// A change that was proposed and is not decided.
@@ -291,7 +293,9 @@ impl Driver {
                     write,
                     contents,
                 } => {
-                    self.traces.persist(ticket, &write, *self.lead.borrow());
+                    let lead = *self.lead.borrow();
+                    self.traces.persist(ticket, &write, lead);
+                    self.commits.given(&write.entries, lead.here, now());
                     let write = record::write(&write, contents);
                     self.worker.give(Job::Write { ticket, write });
                 }
@@ -317,6 +321,7 @@ impl Driver {
                 }
                 Output::Applied(applied) => {
                     self.traces.applied(&applied);
+                    self.commits.applied(&applied, now());
                     for effect in &applied.effects {
                         if let Effect::Stream { key, state } = effect {
                             self.hub.ledger_says(key, state, now());
@@ -380,6 +385,7 @@ impl Driver {
             lead.here = here;
         });
         if !here {
+            self.commits.follow();
             for pending in self.changes.drain(..) {
                 let status = Status::unavailable("the lead was lost before it was decided");
                 let _ = pending.answer.send(Err(Refused::Status(status)));

@@ -97,9 +97,11 @@ impl Incarnation {
                         epoch: self.epoch,
                         seq,
                     };
+                    let bytes = frame.payload.len() as u64;
                     match self.backlog.push(at, owned(frame)) {
                         Ok(Pushed::Appended | Pushed::Restarted) => {
                             taken.frames += 1;
+                            taken.bytes += bytes;
                             first.get_or_insert(seq);
                         }
                         // The epoch is our own, so nothing can have superseded it.

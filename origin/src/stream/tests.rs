@@ -355,14 +355,43 @@ fn what_is_sent_twice_after_a_resume_is_taken_once() {
     stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
     append(&mut stream, at(1, 1), 0..3);
     let taken = append(&mut stream, at(1, 1), 1..5);
+    assert_eq!((taken.frames, taken.duplicates), (2, 2));
+    assert_eq!(read(&mut stream, watcher), "published:7 0 1 2 3 4");
+}
+
+#[test]
+fn a_stream_counts_what_it_was_brought_and_who_takes_it() {
+    let mut stream = stream();
+    subscribe(&mut stream, at(2, 1), PLENTY);
     assert_eq!(
-        taken,
-        Taken {
-            frames: 2,
-            duplicates: 2
+        stream.figures(),
+        Figures {
+            edges: 1,
+            ..Figures::default()
         }
     );
-    assert_eq!(read(&mut stream, watcher), "published:7 0 1 2 3 4");
+    stream.publish(at(1, 1), claimed(life("a", 1), 7)).unwrap();
+    let first = append(&mut stream, at(1, 1), 0..3);
+    assert!(first.bytes > 0);
+    // What comes twice counts once, and another publisher of the name goes on counting.
+    let again = append(&mut stream, at(1, 1), 2..5);
+    stream.publish(at(3, 1), claimed(life("b", 1), 9)).unwrap();
+    let other = append(&mut stream, at(3, 1), 0..1);
+    let counted = Figures {
+        published: true,
+        edges: 1,
+        frames: 6,
+        bytes: first.bytes + again.bytes + other.bytes,
+    };
+    assert_eq!(stream.figures(), counted);
+    stream.unsubscribe(at(2, 1));
+    stream.unpublish(at(3, 1), false);
+    let left = Figures {
+        published: false,
+        edges: 0,
+        ..counted
+    };
+    assert_eq!(stream.figures(), left);
 }
 
 #[test]
