@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use crate::limits::PROXY_HEADERS_MAX;
 use crate::metrics::Figures;
 use crate::proxy::{self, Source};
 use crate::shard::{ShardHandle, ToShard};
@@ -191,7 +192,7 @@ pub(crate) async fn run(listener: TcpListener, mut door: Door) {
             strangers.add(1);
             door.figures.refused(Refused::Header);
             debug!(%peer, "connection refused: it comes from no load balancer of ours");
-        } else if introduced.len() >= proxy::WAITING_MAX {
+        } else if introduced.len() >= PROXY_HEADERS_MAX {
             door.figures.refused(Refused::Total);
             debug!(%peer, "connection refused: too many owe their PROXY header");
         } else {

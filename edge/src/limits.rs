@@ -67,6 +67,22 @@ pub const TRACE_FRAMES_MAX: u32 = 100;
 /// ten seconds at least, nearly all of them.
 pub const TRACE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Writes of one client whose traces are told to their end. More are under way only of a client that
+/// does not wait for answers; of these the oldest are given up.
+pub const TRACED_WRITES_MAX: usize = 64;
+
+/// Messages to all of one request whose coming back is waited for in its trace. More come of nobody but one
+/// who wants to keep us busy.
+pub const TRACED_MESSAGES_MAX: usize = 16;
+
+/// Calls of methods that do not exist are shown in traces so often in a row, and then once in a while: they
+/// cost a client nothing, and would drive the spans of others out of the queue.
+pub const STRAY_CALLS_SHOWN: u32 = 64;
+
+/// Connections whose PROXY header has not come yet. A load balancer sends it at once, so this many
+/// only wait when somebody sends none; each costs a socket and a buffer of its header.
+pub const PROXY_HEADERS_MAX: usize = 1024;
+
 /// Connections that the kernel has completed and that are not accepted yet.
 pub const ACCEPT_QUEUE: u32 = 1024;
 

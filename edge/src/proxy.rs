@@ -15,10 +15,6 @@ pub use trust::{Network, Trust};
 /// are near; the protocol asks for at least three seconds (§2).
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connections whose header has not come yet. A load balancer sends it at once, so this many
-/// only wait when somebody sends none; each costs a socket and a buffer of its header.
-pub const WAITING_MAX: usize = 1024;
-
 /// Why a connection is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -112,6 +112,14 @@ const _: () = assert!(QUANTUM > 0 && QUANTUM <= fabric::BATCH_BYTES);
 /// faster; a link that is a second late is measured in lost viewers by other rules.
 pub const LAST_FRAMES_GRACE: Duration = Duration::from_secs(1);
 
+/// Commands under way whose traces are remembered, each with some 200 bytes: what an edge has under
+/// way for sixteen busy clients. Of more, the oldest are not told to their end.
+pub const TRACED_COMMANDS_MAX: usize = 1024;
+
+/// Runs of entries under way that a leader measures. It writes one in each turn, and turns that wait
+/// for a majority are few: of more, the oldest are not measured.
+pub const COMMITS_MAX: usize = 4096;
+
 /// RTMFP peers that an origin knows of: thirty edges with as many clients as they may have. An
 /// entry has some 300 bytes, so all of them have 150 MB.
 pub const PEERS_MAX: usize = 500_000;

@@ -13,26 +13,15 @@ use rtmp::StreamId;
 use session::RequestId;
 use session::object::ObjectRequest;
 
+use crate::limits::{STRAY_CALLS_SHOWN, TRACED_MESSAGES_MAX, TRACED_WRITES_MAX};
 use crate::play::LocalChannel;
 
 /// A play that nothing comes for is looked at no longer: its span is to be seen while it waits.
 const FIRST_MEDIA_MAX: Duration = Duration::from_secs(10);
 
-/// Writes of one client that are told to their end. More are under way only of a client that
-/// does not wait for answers; of these the oldest are given up.
-const WRITES_MAX: usize = 64;
-
 /// A write that is not answered is looked at no longer, so that its span is seen. A message to all
 /// never comes back to a sender that does not use the object.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-
-/// Messages to all of one request whose coming back is waited for. More come of nobody but one
-/// who wants to keep us busy.
-const MESSAGES_MAX: usize = 16;
-
-/// Calls of methods that do not exist are shown so often in a row, and then once in a while: they
-/// cost a client nothing, and would drive the spans of others out of the queue.
-const STRAY_CALLS_MAX: u32 = 64;
 
 /// How long until one more is shown.
 const STRAY_CALL_EVERY: Duration = Duration::from_millis(100);
@@ -169,7 +158,7 @@ impl Traces {
         } else {
             (*shown, *since) = (0, now);
         }
-        let room = *shown < STRAY_CALLS_MAX;
+        let room = *shown < STRAY_CALLS_SHOWN;
         *shown += u32::from(room);
         room
     }
@@ -236,7 +225,7 @@ impl Traces {
         };
         let written = count(|ask| matches!(ask, ObjectAsk::Write(_)));
         let sent = count(|ask| matches!(ask, ObjectAsk::Send(_)));
-        let left = written + sent.min(MESSAGES_MAX);
+        let left = written + sent.min(TRACED_MESSAGES_MAX);
         if left == 0 {
             return Bytes::new();
         }
@@ -255,7 +244,7 @@ impl Traces {
                     }
                     ObjectAsk::Send(payload) => {
                         bytes += payload.len();
-                        if messages.len() < MESSAGES_MAX {
+                        if messages.len() < TRACED_MESSAGES_MAX {
                             messages.push((payload.len(), digest(payload)));
                         }
                     }
@@ -266,7 +255,7 @@ impl Traces {
             phase.count("selvage.object.operations", operations as u64);
             phase.count("selvage.object.messages", sent as u64);
             phase.count("selvage.bytes", bytes as u64);
-            if self.writes.len() >= WRITES_MAX {
+            if self.writes.len() >= TRACED_WRITES_MAX {
                 self.writes.pop_front();
             }
             self.writes.push_back(Writing {
@@ -376,7 +365,7 @@ mod tests {
         let start = Instant::now();
         let shown =
             |traces: &mut Traces, now| (0..1000).filter(|_| traces.shows_stray(now)).count();
-        assert_eq!(shown(&mut traces, start), STRAY_CALLS_MAX as usize);
+        assert_eq!(shown(&mut traces, start), STRAY_CALLS_SHOWN as usize);
         assert_eq!(shown(&mut traces, start), 0);
         let later = start + STRAY_CALL_EVERY * 5 / 2;
         assert_eq!(shown(&mut traces, later), 2);
@@ -386,6 +375,6 @@ mod tests {
             "the half is kept"
         );
         let much_later = later + STRAY_CALL_EVERY * 10_000;
-        assert_eq!(shown(&mut traces, much_later), STRAY_CALLS_MAX as usize);
+        assert_eq!(shown(&mut traces, much_later), STRAY_CALLS_SHOWN as usize);
     }
 }

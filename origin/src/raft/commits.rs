@@ -11,9 +11,7 @@ use ledger::{Applied, Effect};
 use model::LogIndex;
 use node::metrics::{Counter, Histogram};
 
-/// Runs under way that are remembered. A leader writes one in each turn, and turns that wait for
-/// a majority are few: of more, the oldest are not measured.
-const RUNS_MAX: usize = 4096;
+use crate::limits::COMMITS_MAX;
 
 /// See the [module](self). Clones count together.
 #[derive(Clone, Debug)]
@@ -57,7 +55,7 @@ impl Commits {
             .is_some()
         {}
         if leads {
-            if self.under_way.len() == RUNS_MAX {
+            if self.under_way.len() == COMMITS_MAX {
                 self.under_way.pop_front();
             }
             self.under_way.push_back((first.index..=last.index, now));
@@ -164,6 +162,6 @@ mod tests {
         for index in 11..20_000 {
             commits.given(&entries(index..=index), true, now);
         }
-        assert_eq!(commits.under_way.len(), RUNS_MAX);
+        assert_eq!(commits.under_way.len(), COMMITS_MAX);
     }
 }

@@ -23,10 +23,7 @@ use model::NodeId;
 use node::telemetry::{Kind, Phase, SpanPlace, is_traced};
 
 use super::driver::Lead;
-
-/// Commands under way that are remembered, each with some 200 bytes: what an edge has under way
-/// for sixteen busy clients. Of more, the oldest are not told to their end.
-const COMMANDS_MAX: usize = 1024;
+use crate::limits::TRACED_COMMANDS_MAX;
 
 /// See the [module](self).
 pub(super) struct Traces {
@@ -104,7 +101,7 @@ impl Traces {
         if self.asked.contains_key(&place) {
             return;
         }
-        while self.asked.len() >= COMMANDS_MAX
+        while self.asked.len() >= TRACED_COMMANDS_MAX
             && let Some((oldest, number)) = self.order.pop_front()
         {
             // It may have been answered, and asked anew under the same context.
@@ -133,7 +130,7 @@ impl Traces {
         };
         self.asked.insert(place, asked);
         self.order.push_back((place, number));
-        if self.order.len() > 2 * COMMANDS_MAX {
+        if self.order.len() > 2 * TRACED_COMMANDS_MAX {
             let asked = &self.asked;
             self.order.retain(|(place, number)| {
                 asked.get(place).is_some_and(|one| one.number == *number)
@@ -182,7 +179,7 @@ impl Traces {
                 written: false,
             };
             self.entries.insert(entry.index.0, remembered);
-            if self.entries.len() > COMMANDS_MAX {
+            if self.entries.len() > TRACED_COMMANDS_MAX {
                 self.entries.pop_first();
             }
         }
@@ -379,13 +376,13 @@ mod tests {
             }
         }
         traces.persist(Ticket::default(), &write(1..5000), LEADS);
-        assert_eq!(traces.asked.len(), COMMANDS_MAX);
-        assert!(traces.order.len() <= 2 * COMMANDS_MAX);
-        assert_eq!(traces.entries.len(), COMMANDS_MAX);
+        assert_eq!(traces.asked.len(), TRACED_COMMANDS_MAX);
+        assert!(traces.order.len() <= 2 * TRACED_COMMANDS_MAX);
+        assert_eq!(traces.entries.len(), TRACED_COMMANDS_MAX);
         traces.end(LEADS);
         assert!(traces.fresh.is_empty());
         traces.detached(AttachId(0));
-        assert_eq!(traces.asked.len(), COMMANDS_MAX / 2);
+        assert_eq!(traces.asked.len(), TRACED_COMMANDS_MAX / 2);
         traces.detached(AttachId(1));
         assert!(traces.asked.is_empty());
     }
@@ -399,7 +396,7 @@ mod tests {
             traces.applied(&applied(1));
             traces.end(LEADS);
             traces.heard(AttachId(1), &message, LEADS);
-            assert!(traces.order.len() <= 2 * COMMANDS_MAX + 1);
+            assert!(traces.order.len() <= 2 * TRACED_COMMANDS_MAX + 1);
         }
         assert_eq!(traces.asked.len(), 1);
     }
