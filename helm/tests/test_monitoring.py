@@ -162,6 +162,7 @@ def test_the_dashboard_is_laid_out():
         "Shared objects",
         "RTMFP introductions",
         "Process",
+        "Streams, if metrics.streams names them",
     ]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken = set()
