@@ -4,6 +4,7 @@
 mod pace;
 pub(crate) mod play;
 pub(crate) mod publish;
+pub(crate) mod splice;
 
 use std::future::Future;
 use std::pin::Pin;

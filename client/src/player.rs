@@ -8,7 +8,8 @@ use model::{Frame, Kind, Unwrapper};
 use rtmp::{Message, MessageKind, StreamId};
 use session::client::{Event, PlayRequest, Progress, Status};
 
-use crate::handover::play::{Heard, Moving, Splice};
+use crate::handover::play::{Heard, Moving};
+use crate::handover::splice::{Lasts, Splice};
 use crate::handover::{self, Home};
 use crate::{Connection, Error};
 
@@ -24,8 +25,8 @@ pub struct Player {
     splice: Splice,
     /// What came by the new connection while the old one was left.
     ready: VecDeque<Arrival>,
-    /// The time of the last message.
-    last: Option<u32>,
+    /// The times of the last messages.
+    last: Lasts,
     /// The old connection says goodbye.
     leaving: Option<Leaving>,
 }
@@ -72,7 +73,7 @@ impl Player {
             moving: None,
             splice: Splice::default(),
             ready: VecDeque::new(),
-            last: None,
+            last: Lasts::default(),
             leaving: None,
         }
     }
@@ -109,6 +110,7 @@ impl Player {
     pub async fn next(&mut self) -> Result<Item, Error> {
         loop {
             if let Some(arrival) = self.ready.pop_front() {
+                self.note(&arrival.message);
                 return Ok(Item::Message(arrival));
             }
             let heard = match &mut self.moving {
@@ -250,7 +252,7 @@ impl Player {
                 return None;
             }
             let arrival = self.splice.pass(Arrival { message, at })?;
-            self.last = Some(arrival.message.time);
+            self.note(&arrival.message);
             return Some(Item::Message(arrival));
         }
         if let Event::Progress {
@@ -272,6 +274,13 @@ impl Player {
             "NetStream.Play.Stop" | "NetStream.Play.Complete" => self.end(Ended::Complete),
             code if status.is_error() => self.end(Ended::Failed(code.to_owned())),
             _ => Some(Item::Status(status)),
+        }
+    }
+
+    /// Only who may go elsewhere needs to know.
+    fn note(&mut self, message: &Message) {
+        if self.home.is_some() {
+            self.last.note(message);
         }
     }
 

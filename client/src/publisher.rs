@@ -95,7 +95,7 @@ impl Publisher {
     }
 
     /// Goes over to another server if we were asked to, it is there, and this is where it can
-    /// begin. False when the message is of no use to anybody.
+    /// begin. False when nothing is left to be done with the message.
     async fn steer(
         &mut self,
         kind: MessageKind,
@@ -131,6 +131,14 @@ impl Publisher {
             }
             for (kind, payload) in self.kept.all() {
                 self.put(kind, time, payload).await?;
+            }
+            // By datagrams sounds overtake pictures, and the next server begins with this one:
+            // whatever comes to it before is lost.
+            if self.connection.near_id().is_some() {
+                self.connection.flush().await?;
+                self.put(kind, time, payload.clone()).await?;
+                self.connection.flush().await?;
+                return Ok(false);
             }
         }
         Ok(true)

@@ -13,11 +13,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use bytes::Bytes;
-use model::Class;
-use rtmp::{Message, MessageKind, StreamId};
+use rtmp::{Message, StreamId};
 use session::client::{Closed, Event};
 
+use super::splice::{Lasts, Seam, Splice, is_seam};
 use super::{Home, Opened, Opening, Pace};
 use crate::limits::{FRESH_BYTES_MAX, FRESH_MAX, SEAM_PATIENCE, SEEN_BYTES_MAX, SEEN_MAX};
 use crate::{Arrival, Connection, Error};
@@ -32,8 +31,8 @@ pub(crate) struct Moving {
     seen_bytes: usize,
     /// What the new one has given.
     fresh: Fresh,
-    /// The time of what was given out last.
-    last: Option<u32>,
+    /// The times of what was given out last.
+    last: Lasts,
     /// Why the old connection has ended.
     lost: Option<Error>,
     /// When the seam is no longer waited for.
@@ -80,7 +79,7 @@ impl std::fmt::Debug for Moving {
 
 impl Moving {
     /// Sets out.
-    pub(crate) fn begin(home: &Home, tc_url: Option<String>, last: Option<u32>) -> Self {
+    pub(crate) fn begin(home: &Home, tc_url: Option<String>, last: Lasts) -> Self {
         Self {
             arriving: open(home, tc_url.as_deref(), home.pace.asked(Instant::now())),
             home: home.clone(),
@@ -141,7 +140,7 @@ impl Moving {
 
     /// The player is given a message of the old connection. True when it is time to go over.
     pub(crate) fn note(&mut self, message: &Message) -> Option<Heard> {
-        self.last = Some(message.time);
+        self.last.note(message);
         self.seen_bytes += message.payload.len();
         self.seen.push_back(message.clone());
         while self.seen.len() > SEEN_MAX || self.seen_bytes > SEEN_BYTES_MAX {
@@ -151,7 +150,7 @@ impl Moving {
         let matches = |arrival: &Arrival| is_seam(message, &arrival.message);
         let fresh = self.fresh.arrivals.iter().rposition(matches)?;
         let seen = self.seen.len().checked_sub(1)?;
-        Some(self.go(Some((seen, fresh))))
+        Some(self.go(Some(Seam { seen, fresh })))
     }
 
     fn take(&mut self, event: Event, at: Instant) {
@@ -200,28 +199,21 @@ impl Moving {
     }
 
     /// What was seen that is the newest of what is fresh.
-    fn newest_seam(&self) -> Option<(usize, usize)> {
+    fn newest_seam(&self) -> Option<Seam> {
         let newest = self.fresh.arrivals.back()?;
         let matches = |seen: &Message| is_seam(seen, &newest.message);
         let seen = self.seen.iter().rposition(matches)?;
-        Some((seen, self.fresh.arrivals.len() - 1))
+        let fresh = self.fresh.arrivals.len() - 1;
+        Some(Seam { seen, fresh })
     }
 
     /// Whether something has come that is later than all that the old connection gave.
     fn is_beyond(&self) -> bool {
-        let newest = self
-            .fresh
-            .arrivals
-            .back()
-            .map(|arrival| arrival.message.time);
-        match (newest, self.last) {
-            (Some(newest), Some(last)) => is_later(newest, last),
-            (Some(_), None) => true,
-            (None, _) => false,
-        }
+        let newest = self.fresh.arrivals.back();
+        newest.is_some_and(|newest| self.last.are_before(&newest.message))
     }
 
-    fn go(&mut self, seam: Option<(usize, usize)>) -> Heard {
+    fn go(&mut self, seam: Option<Seam>) -> Heard {
         let opening = Arriving::Opening(Box::pin(std::future::pending()));
         let Arriving::Open(open) = std::mem::replace(&mut self.arriving, opening) else {
             // Nowhere to go: who asks has looked.
@@ -232,27 +224,9 @@ impl Moving {
             stream,
             pace,
         } = *open;
-        let mut fresh = std::mem::take(&mut self.fresh).arrivals;
-        let mut splice = Splice::default();
-        let mut ready = Vec::new();
-        match seam {
-            Some((seen, at)) => {
-                let of = |seen: Option<&Message>| seen.map_or(0, |message| message.time);
-                let there = fresh.get(at).map(|arrival| &arrival.message);
-                splice.shift = of(self.seen.get(seen)).wrapping_sub(of(there));
-                splice.had = self.seen.split_off(seen + 1);
-                let rest = fresh.drain(at + 1..);
-                ready.extend(rest.filter_map(|arrival| splice.pass(arrival)));
-            }
-            None => {
-                let last = self.last;
-                let later = |arrival: &Arrival| {
-                    let Message { time, .. } = arrival.message;
-                    is_config(&arrival.message) || last.is_none_or(|last| is_later(time, last))
-                };
-                ready.extend(fresh.drain(..).filter(later));
-            }
-        }
+        let fresh = std::mem::take(&mut self.fresh).arrivals;
+        let seen = std::mem::take(&mut self.seen);
+        let (splice, ready) = Splice::join(seam, seen, fresh, self.last);
         Heard::Go(Box::new(Gone {
             connection,
             stream,
@@ -321,69 +295,11 @@ fn open(home: &Home, tc_url: Option<&str>, pace: Pace) -> Arriving {
     }))
 }
 
-/// How the messages of the new connection follow those of the old.
-#[derive(Debug, Default)]
-pub(crate) struct Splice {
-    /// Added to their times.
-    shift: u32,
-    /// What is still to come and was given out already.
-    had: VecDeque<Message>,
-}
-
-impl Splice {
-    /// The message as the player is to get it, if it has not had it.
-    pub(crate) fn pass(&mut self, mut arrival: Arrival) -> Option<Arrival> {
-        let message = &mut arrival.message;
-        message.time = message.time.wrapping_add(self.shift);
-        if self.had.is_empty() {
-            return Some(arrival);
-        }
-        let same = |had: &Message| had.kind == message.kind && had.payload == message.payload;
-        if let Some(at) = self.had.iter().position(same) {
-            self.had.drain(..=at);
-            return None;
-        }
-        let last = self.had.back().map(|had| had.time);
-        if last.is_some_and(|last| is_later(message.time, last)) {
-            // The new server has left some of it out.
-            self.had.clear();
-        }
-        Some(arrival)
-    }
-}
-
-/// Whether both are the same frame of one stream. Sounds may repeat themselves, so their times
-/// have to agree; of pictures that is not asked, because servers may have shifted them.
-fn is_seam(seen: &Message, fresh: &Message) -> bool {
-    seen.kind == fresh.kind
-        && matches!(seen.kind, MessageKind::Audio | MessageKind::Video)
-        && (seen.time == fresh.time || seen.kind == MessageKind::Video)
-        && seen.payload == fresh.payload
-        && !is_config(fresh)
-}
-
-fn is_config(message: &Message) -> bool {
-    let class = |payload: &Bytes| match message.kind {
-        MessageKind::Audio => flv::classify_audio(payload).class,
-        MessageKind::Video => flv::classify_video(payload).class,
-        MessageKind::UserControl
-        | MessageKind::DataAmf3
-        | MessageKind::SharedObjectAmf3
-        | MessageKind::CommandAmf3
-        | MessageKind::DataAmf0
-        | MessageKind::SharedObjectAmf0
-        | MessageKind::CommandAmf0 => Class::Data,
-    };
-    class(&message.payload) == Class::Config
-}
-
-/// The clock of the wire runs around.
-fn is_later(time: u32, than: u32) -> bool {
-    time.wrapping_sub(than).cast_signed() > 0
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use rtmp::MessageKind;
+
     use super::*;
 
     /// How many messages of such a length are taken while there is room.
