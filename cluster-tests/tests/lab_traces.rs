@@ -222,6 +222,57 @@ fn a_write_is_one_trace_from_its_message_to_those_who_are_told() {
 }
 
 #[test]
+fn the_wait_for_a_first_frame_that_never_comes_ends_with_the_publish() {
+    let (collector, cluster) = traced();
+    let key = |name: &str| format!("live/_definst_/{name}");
+    let publish = |edge: usize, name: &str| {
+        let mut raw = Raw::connect(cluster.edges[edge].addr, "live").unwrap();
+        let stream = raw.create_stream().unwrap();
+        let code = raw.publish(stream, name).unwrap();
+        assert_eq!(code, "NetStream.Publish.Start");
+        raw
+    };
+    let wait = |name: &str| {
+        let held = collector.until("the origin has it", |span| {
+            span.name == "origin.publish" && span.says("selvage.stream.key") == key(name)
+        });
+        part(&collector, "origin.first_frame", &held)
+    };
+
+    // It is unpublished by a word, and by a client that is gone.
+    for (name, gone) in [("quiet", false), ("gone", true)] {
+        let mut raw = publish(0, name);
+        if !gone {
+            raw.command(0, "deleteStream", 0.0, &[Amf::Null, Amf::Number(1.0)])
+                .unwrap();
+        }
+        let kept = (!gone).then_some(raw);
+        let first = wait(name);
+        is(&first, "selvage-origin", &first.node, "INTERNAL");
+        assert_eq!(
+            (&first.status[..], first.says("error.type")),
+            ("ERROR", "unpublished"),
+            "{first:?}"
+        );
+        assert_eq!(first.says("selvage.reason"), "unpublished");
+        assert_eq!(first.says("selvage.frames"), "0");
+        drop(kept);
+    }
+
+    // The edge is lost: nobody knows yet whether the publish is over.
+    let _held = publish(1, "lost");
+    let mut cluster = cluster;
+    collector.until("the origin has it", |span| {
+        span.name == "origin.publish" && span.says("selvage.stream.key") == key("lost")
+    });
+    cluster.edges[1].process.kill();
+    let first = collector.until("the wait is over", |span| {
+        span.name == "origin.first_frame" && span.says("selvage.reason") == "link_lost"
+    });
+    assert_eq!((&first.status[..], first.says("error.type")), ("UNSET", ""));
+}
+
+#[test]
 fn a_client_says_which_trace_it_belongs_to_only_where_it_may() {
     let (collector, cluster) = half_trusting();
     let context = |trace: char, flags: &str| {

@@ -40,6 +40,48 @@ struct Publication {
     first: Option<Phase>,
 }
 
+/// How a publication ended here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// Its publisher wants no more.
+    Unpublished,
+    /// It goes on at another origin.
+    Moved,
+    /// Another has the name.
+    Superseded,
+    /// Nothing is heard of its edge, which may come back.
+    LinkLost,
+}
+
+impl Over {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unpublished => "unpublished",
+            Self::Moved => "moved",
+            Self::Superseded => "superseded",
+            Self::LinkLost => "link_lost",
+        }
+    }
+}
+
+impl Publication {
+    /// Nobody waits for the first frame any more, if it did not come.
+    fn end(&mut self, over: Over) {
+        let Some(mut first) = self.first.take() else {
+            return;
+        };
+        first.count("selvage.frames", 0);
+        first.count("selvage.bytes", 0);
+        first.set("selvage.reason", over.as_str());
+        // One that goes on elsewhere may have frames there.
+        if over == Over::Unpublished {
+            first.set("error.type", over.as_str());
+            first.fail("the publish is over, and no frame came");
+        }
+        first.end();
+    }
+}
+
 struct Subscription {
     cell: Arc<Cell>,
 }
@@ -112,7 +154,8 @@ impl Session {
     /// that wait is over, if anything waits.
     pub(super) fn close(mut self, now: Instant) -> Option<Instant> {
         let mut until = None;
-        for (id, publication) in std::mem::take(&mut self.publications) {
+        for (id, mut publication) in std::mem::take(&mut self.publications) {
+            publication.end(Over::LinkLost);
             let by = self.on_link(id);
             until = until.max(self.hub.link_lost(&publication.cell, by, now));
         }
@@ -162,10 +205,14 @@ impl Session {
         };
         let most = self.hub.limits().publications_per_link;
         if self.publications.len() >= most {
-            // Those that another took over are still counted here.
             let (hub, link) = (&self.hub, self.link);
-            self.publications
-                .retain(|&id, p| hub.is_held_by(&p.cell, OnLink { link, id }));
+            self.publications.retain(|&id, publication| {
+                let held = hub.is_held_by(&publication.cell, OnLink { link, id });
+                if !held {
+                    publication.end(Over::Superseded);
+                }
+                held
+            });
         }
         if self.publications.len() >= most {
             self.refuse(
@@ -225,12 +272,14 @@ impl Session {
 
     fn unpublish(&mut self, unpublish: &v1::Unpublish) {
         // What is unknown was ended by this side while the message was under way.
-        if let Some(publication) = self.publications.remove(&unpublish.id) {
-            self.hub.unpublish(
-                &publication.cell,
-                self.on_link(unpublish.id),
-                unpublish.moved,
-            );
+        if let Some(mut publication) = self.publications.remove(&unpublish.id) {
+            let by = self.on_link(unpublish.id);
+            let held = self.hub.unpublish(&publication.cell, by, unpublish.moved);
+            publication.end(match held {
+                _ if unpublish.moved => Over::Moved,
+                true => Over::Unpublished,
+                false => Over::Superseded,
+            });
         }
     }
 
@@ -343,6 +392,7 @@ impl Session {
             Err(_) => {
                 // Another took its place, and the edge is told so where it matters.
                 counters.frames_ignored.add(count);
+                publication.end(Over::Superseded);
                 self.publications.remove(&id);
             }
         }
