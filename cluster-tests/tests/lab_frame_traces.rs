@@ -8,8 +8,13 @@
     reason = "tests fail by panicking, in their helpers too"
 )]
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use client::{Fallback, Options, Player, Publisher, Target};
+use rtmp::MessageKind;
+use selvage_cluster_tests::lab::cluster::Node;
 use selvage_cluster_tests::lab::live::is_key;
 use selvage_cluster_tests::lab::raw::{Message, Raw};
 use selvage_cluster_tests::lab::{
@@ -56,7 +61,14 @@ impl Traced {
             origins,
             &["--config", &origin],
             edges,
-            &["--config", edge, "--admin", "127.0.0.1:0"],
+            &[
+                "--config",
+                edge,
+                "--admin",
+                "127.0.0.1:0",
+                "--rtmfp",
+                "127.0.0.1:0",
+            ],
         );
         Self {
             collector,
@@ -122,6 +134,34 @@ impl Trace {
             way.insert(0, found.clone());
         }
         way
+    }
+
+    /// All hops to a viewer whom a walk wrote to, who came by this protocol: they follow one
+    /// another, and say how long it took.
+    #[track_caller]
+    fn way(&self, write: &Span, protocol: &str) -> Option<Vec<Span>> {
+        assert_eq!(
+            (write.status.as_str(), write.says("network.protocol.name")),
+            ("UNSET", protocol)
+        );
+        let way = self.back_from(write);
+        let names: Vec<_> = way.iter().map(|span| span.name.as_str()).collect();
+        // Whose client spoke at that moment is written to before the walk.
+        if names.len() < HOPS.len() {
+            let [start @ .., _walk, write] = HOPS;
+            assert_eq!(names, [&start[..], &[write]].concat());
+            return None;
+        }
+        assert_eq!(names, HOPS);
+        let to = write.says("selvage.edge");
+        let owner = way[2].says("selvage.owner");
+        let nodes: Vec<_> = way.iter().map(|span| span.node.as_str()).collect();
+        assert_eq!(nodes, ["edge-0", "edge-0", owner, owner, to, to, to]);
+        let sum: i64 = way.iter().map(|span| length(span, span)).sum();
+        assert_eq!(sum, length(&self.root, write));
+        let said = write.says("selvage.frame.delay_us").parse::<i64>().unwrap();
+        assert_eq!(said, sum / 1000);
+        Some(way)
     }
 
     /// The message of a publisher that it is about.
@@ -202,27 +242,11 @@ fn the_spans_of_a_frame_join_without_a_gap_and_take_as_long_as_it_did() {
         assert_eq!((root.node.as_str(), root.parent.as_str()), ("edge-0", ""));
         assert_eq!(root.links.len(), 1, "its publish: {root:?}");
         for write in trace.named("frame.viewer.write") {
-            assert_eq!(
-                (write.status.as_str(), write.says("network.protocol.name")),
-                ("UNSET", "rtmp")
-            );
-            let way = trace.back_from(write);
-            let names: Vec<_> = way.iter().map(|span| span.name.as_str()).collect();
-            // Whose client spoke at that moment is written to before the walk.
-            if names.len() < HOPS.len() {
-                let [start @ .., _walk, write] = HOPS;
-                assert_eq!(names, [&start[..], &[write]].concat());
+            let Some(way) = trace.way(write, "rtmp") else {
                 continue;
-            }
-            assert_eq!(names, HOPS);
+            };
             let to = write.says("selvage.edge");
-            let owner = way[2].says("selvage.owner");
-            let nodes: Vec<_> = way.iter().map(|span| span.node.as_str()).collect();
-            assert_eq!(nodes, ["edge-0", "edge-0", owner, owner, to, to, to]);
-            let sum: i64 = way.iter().map(|span| length(span, span)).sum();
-            assert_eq!(sum, length(root, write));
-            let said = write.says("selvage.frame.delay_us").parse::<i64>().unwrap();
-            assert_eq!(said, sum / 1000);
+            let sum = length(root, write);
             if to == "edge-1" {
                 let frame = trace.frame(&sent).expect("it was sent");
                 let took = took(&viewer, frame).expect("the viewer has it");
@@ -255,6 +279,91 @@ fn the_spans_of_a_frame_join_without_a_gap_and_take_as_long_as_it_did() {
     let traced_ms = middle(walked) as f64 / 1e6;
     println!("delivery {mean_ms} ms in metrics, {traced_ms} ms in traces");
     assert!((mean_ms - traced_ms).abs() < 15.0, "{mean_ms} {traced_ms}");
+}
+
+/// Pictures of a publisher by RTMFP, and between key frames.
+const PICTURES: usize = 200;
+const KEY_EVERY: usize = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_rtmfp_the_spans_of_a_frame_join_and_take_as_long_as_it_did() {
+    let mut traced = Traced::start(2, 2, 1);
+    let target = |edge: &mut Node| -> Target {
+        let id = edge.id.clone();
+        let addr = edge.process.listening(&id, "rtmfp");
+        format!("rtmfp://{addr}/live/a").parse().unwrap()
+    };
+    let targets = traced.cluster.edges.iter_mut().map(target);
+    let [near, far] = &targets.collect::<Vec<_>>()[..] else {
+        panic!("two edges")
+    };
+    let only = |options: Options| options.with_fallback(Fallback::Never);
+    let mut player = Player::open(far, &only(Options::player())).await.unwrap();
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&got);
+    tokio::spawn(async move {
+        while let Ok(Some(arrival)) = player.next_message().await {
+            let mut kept = kept.lock().unwrap();
+            kept.push((arrival.at, arrival.message.payload));
+        }
+    });
+    let options = only(Options::publisher());
+    let mut publisher = Publisher::open(near, &options).await.unwrap();
+    let avc = Bytes::from_static(&[0x17, 0, 0, 0, 0, 1, 2, 3, 4]);
+    publisher.send(MessageKind::Video, 0, avc).await.unwrap();
+    let mut sent = Vec::new();
+    let mut due = tokio::time::interval(Duration::from_millis(40));
+    for (number, time) in (0..PICTURES).zip((0..).step_by(40)) {
+        tokio::select! {
+            biased;
+            ended = publisher.idle() => match ended.unwrap() {},
+            _ = due.tick() => {}
+        }
+        let is_key = number % KEY_EVERY == 0;
+        let mut picture = vec![if is_key { 0x17 } else { 0x27 }, 1, 0, 0, 0];
+        // No two key frames have one length.
+        picture.resize(if is_key { 12_000 + number } else { 1_200 }, 0x5a);
+        let picture = Bytes::from(picture);
+        sent.push((Instant::now(), picture.clone()));
+        let done = publisher.send(MessageKind::Video, time, picture).await;
+        done.unwrap();
+    }
+    publisher.flush().await.unwrap();
+
+    // The viewer may have come to the first key frame when it was there already.
+    let keys = PICTURES / KEY_EVERY - 1;
+    let find = || {
+        let mut traces = traced.traces();
+        traces.retain(|trace| trace.named("frame.viewer.write").count() == 1);
+        (traces.len() >= keys).then_some(traces)
+    };
+    let traces = until_some("the traces of all key frames are there", SPANS, find);
+    let mut differ = Vec::new();
+    for trace in &traces {
+        let write = trace.named("frame.viewer.write").next().unwrap();
+        let Some(way) = trace.way(write, "rtmfp") else {
+            continue;
+        };
+        let length_of = |span: &Span| span.says("selvage.frame.bytes").parse::<usize>().unwrap();
+        let of = length_of(&trace.root);
+        let (began, frame) = sent.iter().find(|(_, it)| it.len() == of).unwrap();
+        let got = got.lock().unwrap();
+        let (ended, _) = got.iter().find(|(_, it)| it == frame).unwrap();
+        let took = i64::try_from(ended.duration_since(*began).as_nanos()).unwrap();
+        let sum = length(&trace.root, write);
+        let hops: Vec<_> = way.iter().map(|span| length(span, span) / 1000).collect();
+        println!(
+            "{} us in spans {hops:?}, {} us between clients",
+            sum / 1000,
+            took / 1000
+        );
+        differ.push(took - sum);
+    }
+    publisher.close().await.unwrap();
+    assert!(differ.len() * 2 > traces.len(), "most come by a walk");
+    assert!(differ.iter().all(|differ| *differ > -WITHIN), "{differ:?}");
+    let middle_differ = middle(differ);
+    assert!(middle_differ.abs() < WITHIN, "{middle_differ} ns");
 }
 
 #[test]
