@@ -9,6 +9,7 @@ use client::{
     Error, NetConnection, NetEvent, NetStream, NetStreamEvents, Options, PeerId, PlayRequest,
     PublishMode, StreamEvent, Target, Trust,
 };
+use node::telemetry::Kind;
 use rtmp::{Message, MessageKind, StreamId};
 use tokio::sync::mpsc;
 
@@ -16,6 +17,7 @@ use crate::exit::{self, Failure};
 use crate::pace::{Pace, Timeline};
 use crate::publish::Tags;
 use crate::remote::seconds;
+use crate::tracer;
 
 /// What people do with each other.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -58,7 +60,7 @@ pub(crate) struct Flags {
 
 pub(crate) fn main(command: &Command) -> ExitCode {
     match command {
-        Command::Chat(flags) => exit::run(chat(flags)),
+        Command::Chat(flags) => exit::run_traced(chat(flags)),
     }
 }
 
@@ -78,19 +80,27 @@ async fn chat(flags: &Flags) -> Result<(), Failure> {
     let Some(target) = targets.next() else {
         return Err(Failure::NoConnection("no address".to_owned()));
     };
-    let mut options = Options::player()
+    let options = Options::player()
         .with_patience(flags.patience)
         .with_peers(flags.max_peers)
         .with_others(targets);
+    let mut options = tracer::traced(options);
     if flags.insecure {
         options.trust = Trust::Anything;
     }
-    let (nc, mut events) = NetConnection::connect(&target, &options).await?;
+    let mut connecting = tracer::begin_phase("client.connect", Kind::Client);
+    connecting.show("server.address", &target.host);
+    let connected = NetConnection::connect(&target, &options).await;
+    let (nc, mut events) = connected.inspect_err(|error| connecting.fail(error.to_string()))?;
     let Some(id) = nc.near_id() else {
         let why = nc.fell_back().map(|fell| fell.why.clone());
         let why = why.unwrap_or_else(|| "the address is not rtmfp://".to_owned());
-        return Err(Failure::NoConnection(format!("no RTMFP: {why}")));
+        let why = format!("no RTMFP: {why}");
+        connecting.fail(why.clone());
+        return Err(Failure::NoConnection(why));
     };
+    connecting.show("selvage.peer.id", id);
+    connecting.end();
     say(&format!("id {id}"));
     let (own, statuses) = NetStream::open_direct(&nc, |_| true).await?;
     own.publish(STREAM, PublishMode::Live).await?;
@@ -110,6 +120,7 @@ async fn chat(flags: &Flags) -> Result<(), Failure> {
     }
     let mut media = flags.file.as_deref().map(Media::open).transpose()?;
     let mut lines = typed_lines();
+    let mut connecting = None;
     let mut interrupted = std::pin::pin!(exit::interrupted());
     loop {
         let due = media.as_ref().and_then(|media| media.due);
@@ -121,8 +132,18 @@ async fn chat(flags: &Flags) -> Result<(), Failure> {
             },
             Some((peer, what)) = heard.recv() => room.heard(peer, what).await?,
             event = events.next() => match event? {
-                NetEvent::Lost { why } => say(&format!("lost {why}")),
-                NetEvent::Rejoined { to } => say(&format!("rejoined {}", to.tc_url())),
+                NetEvent::Lost { why } => {
+                    let phase = tracer::begin_phase("client.connect", Kind::Client);
+                    connecting.get_or_insert(phase).show("selvage.lost", &why);
+                    say(&format!("lost {why}"));
+                }
+                NetEvent::Rejoined { to } => {
+                    if let Some(mut connecting) = connecting.take() {
+                        connecting.show("server.address", &to.host);
+                        connecting.show("selvage.peer.id", id);
+                    }
+                    say(&format!("rejoined {}", to.tc_url()));
+                }
                 NetEvent::Status(_) | NetEvent::Call { .. } => {}
             },
             () = until(due) => if let Some(media) = &mut media {
@@ -192,8 +213,15 @@ impl Room {
         let (stream, events) = NetStream::open_peer(&self.nc, peer).await?;
         self.others.insert(peer, Other::default());
         let mouth = self.mouth.clone();
+        let mut phase = tracer::begin_phase("client.reach", Kind::Client);
+        phase.show("selvage.peer.id", peer);
+        phase.set("selvage.stream.name", STREAM);
         tokio::spawn(async move {
             let played = stream.play(STREAM, PlayRequest::default()).await;
+            if let Err(error) = &played {
+                phase.fail(error.to_string());
+            }
+            phase.end();
             let reached = played.is_ok();
             let word = played.map_or_else(Heard::Failed, |()| Heard::Reached(stream));
             if mouth.send((peer, word)).await.is_ok() && reached {
@@ -218,8 +246,12 @@ impl Room {
             return Ok(());
         }
         if !line.is_empty() {
+            let mut phase = tracer::begin_phase("client.send", Kind::Producer);
+            phase.count("selvage.peers", self.others.len() as u64);
+            phase.count("selvage.bytes", line.len() as u64);
             let words = [self.name.as_str().into(), line.into()];
-            self.own.send(0, "onChat", words).await?;
+            let sent = self.own.send(0, "onChat", words).await;
+            sent.inspect_err(|error| phase.fail(error.to_string()))?;
         }
         Ok(())
     }

@@ -31,6 +31,12 @@ pub(crate) fn traced(options: Options) -> Options {
     }
 }
 
+/// The beginning of something that a command does without the library's making a span of it;
+/// of no cost where none leave this process.
+pub(crate) fn begin_phase(name: &'static str, kind: Kind) -> Phase {
+    Phase::root(name, kind, None)
+}
+
 #[derive(Debug)]
 struct Spans;
 

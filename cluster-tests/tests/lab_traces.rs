@@ -18,7 +18,7 @@ use selvage_cluster_tests::lab::raw::Raw;
 use selvage_cluster_tests::lab::raw::amf::Amf;
 use selvage_cluster_tests::lab::raw::object::Batch;
 use selvage_cluster_tests::lab::{
-    Cluster, Collector, Live, PLAYER, Pace, Process, SOON, Span, Viewer, until,
+    Cluster, Collector, Dev, Live, PLAYER, Pace, Process, SOON, Span, Viewer, until, until_some,
 };
 
 /// A success of a write, in shared object messages.
@@ -375,6 +375,60 @@ fn our_clients_begin_traces_that_go_on_where_they_may() {
     assert_eq!(play.parent, "");
     let asked = collector.until_all("the second wish", 2, |span| span.name == "client.play");
     assert!(asked.iter().all(|span| span.trace != play.trace));
+}
+
+#[test]
+fn people_who_talk_directly_make_spans_of_what_they_do() {
+    let collector = Collector::start();
+    let mut dev = Dev::start(1, 1);
+    let door = dev.process.listening("edge-0", "rtmfp");
+    let url = format!("rtmfp://{door}/chat");
+    let comes = |name: &str, more: &[&str], traced: bool| {
+        let mut command = selvage();
+        if traced {
+            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+        }
+        command.args(["peer", "chat", "--patience", "5"]);
+        command.args(["--name", name]).args(more).arg(&url);
+        let process = Process::converse(name, &command);
+        let id = until_some("somebody is told the ID", SOON, || {
+            let said = process.stdout();
+            let id = said.lines().find_map(|line| line.strip_prefix("id "));
+            id.map(str::to_owned)
+        });
+        (process, id)
+    };
+    let (quiet, ann) = comes("ann", &[], false);
+    let (mut bob, id) = comes("bob", &["--connect", &ann], true);
+    until("they have joined", SOON, || {
+        bob.stdout().contains(&format!("joined {ann}"))
+    });
+    bob.say("hello");
+    until("it is heard", SOON, || {
+        quiet.stdout().contains("bob: hello")
+    });
+    let nobody = "ab".repeat(32);
+    bob.say(&format!("/connect {nobody}"));
+    let named = |name: &str, key: &str, value: &str| {
+        collector.until(&format!("{name} of {value}"), |span| {
+            span.name == name && span.says(key) == value
+        })
+    };
+    let connected = named("client.connect", "selvage.peer.id", &id);
+    is(&connected, "selvage-client", &connected.node, "CLIENT");
+    assert_eq!(connected.says("server.address"), "127.0.0.1");
+    assert_eq!(connected.status, "UNSET");
+    let reached = named("client.reach", "selvage.peer.id", &ann);
+    is(&reached, "selvage-client", &connected.node, "CLIENT");
+    assert_eq!(reached.status, "UNSET");
+    let sent = named("client.send", "selvage.bytes", "5");
+    is(&sent, "selvage-client", &connected.node, "PRODUCER");
+    assert_eq!(sent.says("selvage.peers"), "1");
+    let failed = named("client.reach", "selvage.peer.id", &nobody);
+    assert_eq!(failed.status, "ERROR", "{failed:?}");
+    // Whose variables say nothing is not seen.
+    let spans = collector.spans();
+    assert!(spans.iter().all(|span| span.node == connected.node));
 }
 
 #[test]
