@@ -432,6 +432,39 @@ fn people_who_talk_directly_make_spans_of_what_they_do() {
 }
 
 #[test]
+fn a_whole_cluster_in_one_process_exports_where_the_variables_say() {
+    let collector = Collector::start();
+    let mut command = selvage();
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+    command.args(["dev", "--origins", "1", "--edges", "2"]);
+    command.args(["--trace-frames", "1"]);
+    command.args(["--rtmp-port", "0", "--rtmps-port", "0", "--http-port", "0"]);
+    let mut dev = Process::spawn("dev", &command);
+    let [near, far] = ["edge-0", "edge-1"].map(|edge| dev.listening(edge, "rtmp"));
+    let live = Live::publish(near, "live", "a", small());
+    let viewer = Viewer::play(far, "live", "a");
+    until("the viewer watches", SOON, || viewer.count() > 10);
+    let publish = collector.until("the wish to publish is there", |span| {
+        span.name == "publish"
+    });
+    is(&publish, "selvage-dev", "dev", "SERVER");
+    let claim = part(&collector, "fabric.claim", &publish);
+    let _ = part(&collector, "raft.apply", &claim);
+    let asked = part(&collector, "fabric.publish", &publish);
+    let held = part(&collector, "origin.publish", &asked);
+    is(&held, "selvage-dev", "dev", "SERVER");
+    let play = collector.until("the wish to play is there", |span| span.name == "play");
+    assert!(play.is_linked_to(&held), "{play:?}");
+    let frame = collector.until("a frame is traced", |span| span.name == "frame");
+    let written = part(&collector, "frame.viewer.write", &frame);
+    assert_eq!(written.says("selvage.edge"), "edge-1");
+    // What was not sent yet leaves with the end of the process.
+    live.leave();
+    dev.terminate();
+    let _ = part(&collector, "unpublish", &publish);
+}
+
+#[test]
 fn a_collector_that_is_gone_or_hangs_costs_nobody_anything() {
     // One takes connections and never says a word; at the other nobody listens.
     let hung = TcpListener::bind("127.0.0.1:0").unwrap();
