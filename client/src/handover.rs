@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use rtmp::StreamId;
-use session::client::Event;
+use session::client::{Event, Status};
 
 pub(crate) use self::pace::Pace;
 use crate::{Connection, Error, Options, Target};
@@ -111,12 +111,15 @@ pub(crate) fn request(event: &Event) -> Option<Option<String>> {
     let Event::Status { stream, status } = event else {
         return None;
     };
-    let asked =
-        *stream == StreamId::CONNECTION && status.code == "NetConnection.Connect.ReconnectRequest";
-    asked.then(|| {
+    (*stream == StreamId::CONNECTION && is_request(status)).then(|| {
         let tc_url = status.info.get("tcUrl").and_then(amf::Value::as_str);
         tc_url.filter(|url| !url.is_empty()).map(ToOwned::to_owned)
     })
+}
+
+/// Whether a status of the connection asks us to go elsewhere.
+pub(crate) fn is_request(status: &Status) -> bool {
+    status.code == "NetConnection.Connect.ReconnectRequest"
 }
 
 #[cfg(test)]

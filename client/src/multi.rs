@@ -24,6 +24,9 @@
 //! the program is told of an object is one history, by version: no version is told twice, and
 //! none after a later one, whichever server it comes from.
 //!
+//! A server that asks its clients to leave is left as soon as another of the list is there, if
+//! that is wanted ([`Options::following`](crate::Options::following)), instead of at its end.
+//!
 //! With servers that are not ours it still works, as well as they allow: writes that were
 //! under way when a server was lost may be made twice ([`ServerState::Unnumbered`]).
 

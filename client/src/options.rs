@@ -43,7 +43,8 @@ pub struct Options {
     pub tracer: Option<Arc<dyn Tracer>>,
     /// Whether a [`Player`](crate::Player) or a [`Publisher`](crate::Publisher) that was opened
     /// with these goes elsewhere when the server asks for it (enhanced RTMP v2, "Reconnect
-    /// Request"), and says so in `connect`.
+    /// Request"), and says so in `connect`. A [`MultiConnection`](crate::MultiConnection) leaves
+    /// the server as soon as it has another of its own.
     pub follow: bool,
 }
 

@@ -10,12 +10,15 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use amf::Value;
-use client::{MultiConnection, MultiEvent, ServerState, SetupStatus, SoOutcome, SyncCode};
+use client::{
+    MultiConnection, MultiEvent, MultiOptions, Options, ServerState, SetupStatus, SoOutcome,
+    SyncCode,
+};
 use selvage_cluster_tests::judge::Recorder;
 use selvage_cluster_tests::lab::objects::Member;
 use selvage_cluster_tests::lab::{Cluster, SOON, until, until_async};
@@ -32,7 +35,14 @@ struct Told {
 
 /// A facade, and what it is told while it is there.
 async fn facade(urls: &[String]) -> (MultiConnection, Arc<Mutex<Told>>) {
-    let (mc, mut events) = MultiConnection::new();
+    facade_with(urls, MultiOptions::default()).await
+}
+
+async fn facade_with(
+    urls: &[String],
+    options: MultiOptions,
+) -> (MultiConnection, Arc<Mutex<Told>>) {
+    let (mc, mut events) = MultiConnection::with(options);
     let told: Arc<Mutex<Told>> = Arc::default();
     let kept = Arc::clone(&told);
     tokio::spawn(async move {
@@ -68,6 +78,69 @@ async fn facade(urls: &[String]) -> (MultiConnection, Arc<Mutex<Told>>) {
     })
     .await;
     (mc, told)
+}
+
+/// How long clients may stay at an edge that drains: far longer than one that leaves by itself.
+const GRACE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_facade_that_follows_leaves_an_edge_that_drains_and_goes_on_writing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("edge.toml");
+    std::fs::write(&config, format!("drain_grace = \"{}s\"\n", GRACE.as_secs())).unwrap();
+    let args = ["--config", config.to_str().unwrap()];
+    let mut cluster = Cluster::start_with(1, 2, &args);
+    let edges = cluster.edges.iter();
+    let urls: Vec<_> = edges
+        .map(|edge| format!("rtmp://{}/live", edge.addr))
+        .collect();
+    let options = MultiOptions {
+        connect: Options::player().following(),
+        ..MultiOptions::default()
+    };
+    let (mc, told) = facade_with(&urls, options).await;
+    mc.shared_object_setup("faced", false).await.unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let over = Arc::new(AtomicBool::new(false));
+    let (writer, counted, stop) = (mc.clone(), Arc::clone(&made), Arc::clone(&over));
+    let writer = tokio::spawn(async move {
+        let mut longest = Duration::ZERO;
+        while !stop.load(Ordering::Relaxed) {
+            let round = counted.load(Ordering::Relaxed).to_string();
+            let asked = Instant::now();
+            let outcome = writer.set_so_value("faced.data.slot", round.as_str().into());
+            let outcome = outcome.await.expect("the facade is there");
+            assert!(matches!(outcome, SoOutcome::Success { .. }), "{outcome:?}");
+            longest = longest.max(asked.elapsed());
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        longest
+    });
+    until_async("writes are made", SOON, || {
+        made.load(Ordering::Relaxed) > 50
+    })
+    .await;
+    let primary = told.lock().unwrap().primary.expect("a primary");
+    let edge = &mut cluster.edges[primary];
+    let asked = Instant::now();
+    edge.process.terminate();
+    until_async(
+        "the edge has ended, long before the grace is over",
+        SOON,
+        || edge.process.ended().is_some(),
+    )
+    .await;
+    println!("{} ended after {:?}", edge.id, asked.elapsed());
+    let then = made.load(Ordering::Relaxed);
+    until_async("writes are made at the other", SOON, || {
+        made.load(Ordering::Relaxed) > then + 50
+    })
+    .await;
+    assert_eq!(told.lock().unwrap().primary, Some(1 - primary));
+    over.store(true, Ordering::Relaxed);
+    let longest = writer.await.expect("every write is made");
+    println!("the longest write took {longest:?}");
+    assert!(longest < Duration::from_secs(3), "{longest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

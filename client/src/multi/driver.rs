@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use super::machine::{Machine, Output, ServerState, Settled, Step, StepCode, Ticket, Told};
 use super::server::{self, FromServer, Mouth, News, ToServer};
 use super::{MultiEvent, MultiOptions, SetupStatus, SoOutcome};
+use crate::handover;
 use crate::limits::EVENTS_MAX;
 use crate::net::NetConnection;
 use crate::sync::{self, Change, Data, SyncCode, SyncEvent};
@@ -47,6 +48,8 @@ struct Server {
     nc: Option<NetConnection>,
     /// For the word at a failed setup.
     state: ServerState,
+    /// It has asked us to leave.
+    leaving: bool,
 }
 
 impl Driver {
@@ -119,6 +122,7 @@ impl Driver {
                 inbox: None,
                 nc: None,
                 state: ServerState::Dialling,
+                leaving: false,
             })
             .collect();
         let machine = Machine::new(self.servers.len(), self.options.need, Instant::now());
@@ -226,6 +230,7 @@ impl Driver {
             News::Up(nc) => {
                 this.nc = Some(nc);
                 machine.up(server, now);
+                self.leave(now);
             }
             News::Down(why) => {
                 this.let_go();
@@ -242,7 +247,9 @@ impl Driver {
             }
             News::Status(status) => {
                 machine.heard(server, false, at);
+                this.leaving |= self.options.connect.follow && handover::is_request(&status);
                 self.tell(MultiEvent::NetStatus { server, status });
+                self.leave(now);
             }
             News::Call {
                 request,
@@ -256,6 +263,24 @@ impl Driver {
                     name,
                     args,
                 });
+            }
+        }
+    }
+
+    /// Leaves servers that have asked for it, once there is another.
+    fn leave(&mut self, now: Instant) {
+        let Some(machine) = &mut self.machine else {
+            return;
+        };
+        let stays = |server: &Server| server.nc.is_some() && !server.leaving;
+        if !self.servers.iter().any(stays) {
+            return;
+        }
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            if server.leaving && server.nc.is_some() {
+                server.life += 1;
+                server.let_go();
+                machine.down(number, "it asked us to leave", now);
             }
         }
     }
@@ -316,6 +341,7 @@ impl Driver {
             return;
         };
         server.life += 1;
+        server.leaving = false;
         let (inbox, orders) = mpsc::unbounded_channel();
         let mouth = Mouth {
             server: index,
