@@ -461,7 +461,12 @@ impl State {
             Event::Frame { stream, frame } => {
                 if let Some(Role::Publishing(uplink)) = self.streams.get_mut(&stream) {
                     shard.counts.frames.inc();
-                    uplink.push(frame, self.carrier.polled_stamp());
+                    let read = if self.stamps {
+                        self.carrier.polled_stamp()
+                    } else {
+                        0
+                    };
+                    uplink.push(frame, read);
                     if self.stamps && !uplink.is_watched() {
                         self.stamps = false;
                         self.carrier.unstamp();

@@ -43,7 +43,7 @@ impl Wire {
         }
     }
 
-    /// Bytes are read at this time: microseconds since 1970.
+    /// Bytes are read at this time: microseconds since 1970. Flows know it themselves.
     pub(super) fn stamp(&mut self, micros: u64) {
         match self {
             Self::Chunks(carrier) => carrier.stamp(micros),
@@ -56,12 +56,12 @@ impl Wire {
         self.stamp(0);
     }
 
-    /// When the first byte of the last message was read, if that was noted.
+    /// When the first byte of the last message was read, if that was noted. To be asked for while
+    /// it is.
     pub(super) fn polled_stamp(&self) -> u64 {
         match self {
             Self::Chunks(carrier) => carrier.polled_stamp(),
-            // Flows bring whole messages.
-            Self::Flows(_) => 0,
+            Self::Flows(flows) => flows.polled_stamp(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use model::{AppInstance, Class, Frame, MediaTime};
+use node::telemetry::frames::wall_micros;
 use rtmfp::crypto::identity::Fingerprint;
 use rtmfp::endpoint::SessionId;
 use rtmfp::session::{Event, Session};
@@ -135,6 +136,16 @@ impl Flows {
     /// The next message of the client.
     pub(crate) fn poll_message(&mut self) -> Option<Message> {
         self.inner.poll_message()
+    }
+
+    /// When the first fragment of the last message came: microseconds since 1970, or 0 where
+    /// there was none.
+    pub(crate) fn polled_stamp(&self) -> u64 {
+        let began = self.inner.polled_began();
+        began.map_or(0, |began| {
+            let since = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            wall_micros().saturating_sub(since)
+        })
     }
 
     /// A message for the client.

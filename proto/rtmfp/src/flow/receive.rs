@@ -34,6 +34,8 @@ pub struct Delivered {
     pub sequence: u64,
     /// In original order: something before it was given up by the sender.
     pub gap: bool,
+    /// When its first fragment came.
+    pub began: Instant,
 }
 
 /// What a fragment tells besides its data.
@@ -71,6 +73,7 @@ const PATIENCE: usize = 4;
 struct Stored {
     fragment: Fragment,
     data: Bytes,
+    came: Instant,
 }
 
 /// The message in progress at the head of the flow.
@@ -78,6 +81,7 @@ struct Stored {
 struct Assembly {
     sequence: u64,
     data: Vec<u8>,
+    began: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,10 +252,10 @@ impl Receive {
             if data.abandoned {
                 self.drain();
             } else if in_order {
-                self.feed(data.sequence, data.fragment, data.data);
+                self.feed(data.sequence, data.fragment, data.data, now);
                 self.drain();
             } else {
-                self.store(data);
+                self.store(data, now);
             }
         }
         urgent |= self.seen.has_gaps() || self.capacity < self.buffered + 1024;
@@ -373,13 +377,14 @@ impl Receive {
         complete
     }
 
-    fn store(&mut self, data: &UserData<'_>) {
+    fn store(&mut self, data: &UserData<'_>, now: Instant) {
         self.buffered += data.data.len() + FRAGMENT_COST;
         self.stored.insert(
             data.sequence,
             Stored {
                 fragment: data.fragment,
                 data: Bytes::copy_from_slice(data.data),
+                came: now,
             },
         );
         if self.order == Order::Arrival {
@@ -403,7 +408,7 @@ impl Receive {
                 {
                     self.runs.insert(self.head + 1, to);
                 }
-                self.feed(self.head, stored.fragment, &stored.data);
+                self.feed(self.head, stored.fragment, &stored.data, stored.came);
                 continue;
             }
             self.drop_assembly();
@@ -420,19 +425,20 @@ impl Receive {
         }
     }
 
-    /// The fragment at the head.
-    fn feed(&mut self, sequence: u64, fragment: Fragment, data: &[u8]) {
+    /// The fragment at the head, which came then.
+    fn feed(&mut self, sequence: u64, fragment: Fragment, data: &[u8], came: Instant) {
         self.head = sequence.saturating_add(1);
         match fragment {
             Fragment::Whole => {
                 self.drop_assembly();
-                self.deliver(sequence, Bytes::copy_from_slice(data));
+                self.deliver(sequence, Bytes::copy_from_slice(data), came);
             }
             Fragment::Begin => {
                 self.drop_assembly();
                 self.assembly = Some(Assembly {
                     sequence,
                     data: Vec::new(),
+                    began: came,
                 });
                 self.append(data);
             }
@@ -443,7 +449,7 @@ impl Receive {
                     self.buffered -= assembly.data.len();
                     // It may be kept for long, and is to take no more than it has.
                     assembly.data.shrink_to_fit();
-                    self.deliver(assembly.sequence, assembly.data.into());
+                    self.deliver(assembly.sequence, assembly.data.into(), assembly.began);
                 }
             }
         }
@@ -470,12 +476,13 @@ impl Receive {
         }
     }
 
-    fn deliver(&mut self, sequence: u64, bytes: Bytes) {
+    fn deliver(&mut self, sequence: u64, bytes: Bytes, began: Instant) {
         self.buffered += bytes.len();
         self.ready.push_back(Delivered {
             bytes,
             sequence,
             gap: std::mem::take(&mut self.gap),
+            began,
         });
     }
 
@@ -511,6 +518,9 @@ impl Receive {
             self.runs.insert(from, to);
             return;
         }
+        let Some(began) = self.stored.get(&from).map(|first| first.came) else {
+            return;
+        };
         let mut parts: Vec<Bytes> = Vec::new();
         for number in from..=to {
             parts.extend(self.take_stored(number).map(|stored| stored.data));
@@ -519,7 +529,7 @@ impl Receive {
             [only] => only.clone(),
             several => Bytes::from(several.concat()),
         };
-        self.deliver(from, whole);
+        self.deliver(from, whole, began);
     }
 
     fn fragment_at(&self, number: Option<u64>) -> Option<Fragment> {

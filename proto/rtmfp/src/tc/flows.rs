@@ -109,7 +109,10 @@ pub struct Flows {
     control: Option<ReceiveId>,
     receiving: BTreeMap<ReceiveId, StreamId>,
     barriers: Barriers,
-    incoming: VecDeque<Message>,
+    /// Messages, and when they began to come.
+    incoming: VecDeque<(Message, Instant)>,
+    /// When the last one that was handed out began to come.
+    polled_began: Option<Instant>,
     sending: BTreeMap<(StreamId, Lane), Sending>,
     waiting: usize,
     /// Flows that are closed and not over.
@@ -137,6 +140,7 @@ impl Flows {
             receiving: BTreeMap::new(),
             barriers: Barriers::default(),
             incoming: VecDeque::new(),
+            polled_began: None,
             sending: BTreeMap::new(),
             waiting: 0,
             finishing: BTreeSet::new(),
@@ -163,11 +167,18 @@ impl Flows {
 
     /// The next message of the far end.
     pub fn poll_message(&mut self) -> Option<Message> {
-        let message = self.incoming.pop_front();
+        let (message, began) = self.incoming.pop_front()?;
+        self.polled_began = Some(began);
         if self.incoming.is_empty() {
             self.incoming = VecDeque::new();
         }
-        message
+        Some(message)
+    }
+
+    /// When the first fragment of the last message came that [`Self::poll_message`] gave.
+    #[must_use]
+    pub const fn polled_began(&self) -> Option<Instant> {
+        self.polled_began
     }
 
     /// Messages of the far end that wait.
@@ -254,7 +265,9 @@ impl Flows {
                 self.opened(session, flow, &metadata, association);
                 Told::Nothing
             }
-            Event::Message { flow, message } => self.message(session, flow, message.bytes, now),
+            Event::Message { flow, message } => {
+                self.message(session, flow, message.bytes, message.began, now)
+            }
             Event::FlowComplete { flow } | Event::FlowBroken { flow } => {
                 self.complete(session, flow, now)
             }
@@ -333,13 +346,14 @@ impl Flows {
         session: &mut Session,
         flow: ReceiveId,
         bytes: Bytes,
+        began: Instant,
         now: Instant,
     ) -> Told {
         let Some(stream) = self.receiving.get(&flow).copied() else {
             return Told::Nothing;
         };
         if self.barriers.holds(flow) {
-            self.barriers.keep(flow, bytes);
+            self.barriers.keep(flow, bytes, began);
             return Told::Nothing;
         }
         match super::decode(stream, &bytes) {
@@ -349,7 +363,7 @@ impl Flows {
                     session.suspend(flow, true);
                     return Told::Nothing;
                 }
-                self.incoming.push_back(message);
+                self.incoming.push_back((message, began));
                 Told::Message
             }
             // It is too short to be a message, or of a kind that is not for us.
@@ -363,9 +377,9 @@ impl Flows {
         while let Some(freed) = self.barriers.poll_opened(self.receiving.keys(), now) {
             for (flow, kept) in freed {
                 session.suspend(flow, self.held);
-                for bytes in kept {
+                for (bytes, began) in kept {
                     // One of them may be the next barrier.
-                    self.message(session, flow, bytes, now);
+                    self.message(session, flow, bytes, began, now);
                 }
             }
         }

@@ -151,6 +151,41 @@ fn in_the_order_of_arrival_a_whole_message_passes_a_gap() {
 }
 
 #[test]
+fn a_message_says_when_its_first_fragment_came() {
+    let part = |sequence, fragment| {
+        Chunk::UserData(UserData {
+            fragment,
+            ..data(sequence, 0, b"x")
+        })
+    };
+    let (begin, middle) = (part(2, Fragment::Begin), part(3, Fragment::Middle));
+    let end = part(4, Fragment::End);
+    for (order, first, second, third, began) in [
+        (Order::Original, &begin, &middle, &end, 0),
+        // What comes first waits for the beginning.
+        (Order::Original, &middle, &begin, &end, 10),
+        (Order::Arrival, &end, &begin, &middle, 10),
+        (Order::Original, &end, &middle, &begin, 20),
+    ] {
+        let mut played = Played::new();
+        played.receive(&[Chunk::UserData(data(1, 0, b"1"))]);
+        played.session.set_order(ReceiveId(9), order);
+        played.events();
+        let start = played.now;
+        for fragment in [first, second, third] {
+            assert!(played.events().is_empty());
+            played.receive(std::slice::from_ref(fragment));
+            played.wait(10);
+        }
+        let events = played.events();
+        let [Event::Message { message, .. }] = &events[..] else {
+            panic!("{events:?}")
+        };
+        assert_eq!(message.began, start + Duration::from_millis(began));
+    }
+}
+
+#[test]
 fn a_suspended_flow_closes_its_window_and_opens_it_again() {
     let mut played = Played::with(Config {
         receive_buffer: 2048,

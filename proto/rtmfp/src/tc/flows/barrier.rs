@@ -17,6 +17,9 @@ use crate::flow::ReceiveId;
 /// at the same time; a lost packet comes again within this.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// A message, and when it began to come.
+type Kept = (Bytes, Instant);
+
 #[derive(Debug)]
 struct Barrier {
     count: usize,
@@ -29,7 +32,7 @@ struct Barrier {
 pub(super) struct Barriers {
     open_after: BTreeMap<u32, Barrier>,
     /// Flows that wait, and what they have handed out since.
-    kept: BTreeMap<ReceiveId, VecDeque<Bytes>>,
+    kept: BTreeMap<ReceiveId, VecDeque<Kept>>,
 }
 
 impl Barriers {
@@ -38,10 +41,10 @@ impl Barriers {
         self.kept.contains_key(&flow)
     }
 
-    /// Keeps a message of a flow that waits.
-    pub(super) fn keep(&mut self, flow: ReceiveId, message: Bytes) {
+    /// Keeps a message of a flow that waits, which began to come then.
+    pub(super) fn keep(&mut self, flow: ReceiveId, message: Bytes, began: Instant) {
         if let Some(kept) = self.kept.get_mut(&flow) {
-            kept.push_back(message);
+            kept.push_back((message, began));
         }
     }
 
@@ -64,7 +67,7 @@ impl Barriers {
         &mut self,
         flows: impl Iterator<Item = &'a ReceiveId> + Clone,
         now: Instant,
-    ) -> Option<Vec<(ReceiveId, VecDeque<Bytes>)>> {
+    ) -> Option<Vec<(ReceiveId, VecDeque<Kept>)>> {
         let opens = |barrier: &Barrier| {
             let others = flows.clone().filter(|flow| !barrier.come.contains(flow));
             barrier.come.len() >= barrier.count

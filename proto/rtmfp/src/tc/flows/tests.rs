@@ -220,6 +220,7 @@ fn give(pair: &mut Pair, flow: u64, message: &Message) -> Told {
         bytes,
         sequence: 1,
         gap: false,
+        began: now,
     };
     let flow = ReceiveId(flow);
     flows.handle_event(session, Event::Message { flow, message }, now)
