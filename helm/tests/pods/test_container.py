@@ -57,7 +57,7 @@ def toolchain(engine, tmp_path):
 
 def test_the_recipe_is_carried_out_in_the_folder_of_the_sources(engine, program, clone, toolchain):
     mounts = [f"--volume={path}:{path}:ro" for path in ("/usr", "/bin", "/lib", "/lib64") if os.path.exists(path)]
-    mounts.append(f"--volume={program}:/program:ro")
+    mounts.append(f"--volume={os.path.abspath(program)}:/program:ro")
     # Neither --ignorefile nor a network; and no pull, so that it must be the toolchain of above.
     words = ["build", "--pull=never", "--network=none", *mounts, "-f", clone / "helm" / "image" / "Containerfile"]
     engine.run(*words, "--target", "fetched", "--tag", f"{IMAGE}-sources", clone)
@@ -70,10 +70,11 @@ def test_the_recipe_is_carried_out_in_the_folder_of_the_sources(engine, program,
     # Else rustup would fetch the components that it asks for.
     assert not (source / "rust-toolchain.toml").exists()
     # All that cargo reads before it compiles, and a lock file that fits it.
+    words = ["--frozen", "--format-version=1", f"--filter-platform={TRIPLE}", "--manifest-path", source / "Cargo.toml"]
     said = subprocess.run(
-        ["cargo", "metadata", "--frozen", "--format-version=1", f"--filter-platform={TRIPLE}"],
-        cwd=source,
-        env=os.environ | {"RUSTUP_TOOLCHAIN": TOOLCHAIN},
+        ["cargo", "metadata", *words],
+        # Where the toolchain is the one of the file that is not there.
+        cwd=chart.ROOT,
         capture_output=True,
         text=True,
         check=False,
