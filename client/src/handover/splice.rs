@@ -11,6 +11,7 @@
 //! sounds overtake pictures, and on each connection others. So each kind has a joint of its own.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::Bytes;
 use model::Class;
@@ -68,6 +69,16 @@ impl Lasts {
         let all = [self.data, self.audio, self.video].into_iter().flatten();
         all.reduce(|one, other| if is_later(one, other) { one } else { other })
     }
+
+    /// Whether what was in force at this time is so for what was given out: the slowest kind has
+    /// come as far. Configurations concern their own kind, data both.
+    fn reach(&self, message: &Message) -> bool {
+        let not_before = |last: &Option<u32>| last.is_none_or(|last| !is_later(message.time, last));
+        match Lane::of(message.kind, message.stream) {
+            Lane::Data => not_before(&self.audio) && not_before(&self.video),
+            Lane::Audio | Lane::Video => self.of(message).is_some() && not_before(self.of(message)),
+        }
+    }
 }
 
 /// A frame that has come by both: its place in what was seen, and in what is fresh.
@@ -89,11 +100,16 @@ pub(crate) struct Splice {
 #[derive(Debug)]
 struct Open {
     joints: Kinds<Joint>,
-    /// What is later is new, whatever was not heard of by then.
-    until: u32,
+    /// The latest that was given out.
+    newest: u32,
+    /// Nothing has come by both, so the clocks may differ.
+    apart: bool,
+    /// When the newest came of what came before it was gone over.
+    since: Option<Instant>,
 }
 
-/// How the messages of one kind follow.
+/// How the messages of one kind follow. Data have no order that could be judged by their times:
+/// of them, copies alone are left out.
 #[derive(Debug, Default)]
 struct Joint {
     /// What is still to come and was given out already.
@@ -142,28 +158,33 @@ impl Splice {
         }
         let anew = seam.is_none();
         for (joint, pair, last) in [
-            (&mut joints.data, pairs.data, last.data),
             (&mut joints.audio, pairs.audio, last.audio),
             (&mut joints.video, pairs.video, last.video),
         ] {
             joint.apart = last.filter(|_| pair.is_none());
             joint.anew = anew;
         }
-        // Before the first frame comes what is in force, which is so already.
-        let media = |arrival: &Arrival| {
-            Lane::of(arrival.message.kind, arrival.message.stream) != Lane::Data
-                && !is_config(&arrival.message)
-        };
-        let begins = fresh.iter().position(media).unwrap_or(fresh.len());
-        let patience = u32::try_from(SEAM_PATIENCE.as_millis()).unwrap_or(u32::MAX);
-        let until = newest.wrapping_add(patience);
-        let open = Some(Box::new(Open { joints, until }));
+        // Before the first frame comes what is in force there.
+        let begins = fresh.iter().position(|arrival| is_frame(&arrival.message));
+        let begins = begins.unwrap_or(fresh.len());
+        let open = Some(Box::new(Open {
+            joints,
+            newest,
+            apart: anew,
+            since: fresh.back().map(|arrival| arrival.at),
+        }));
         let mut splice = Self { shift, open };
+        if anew && let Some(first) = fresh.get(begins) {
+            splice.judge_clock(first.message.time);
+        }
         let mut follows = Vec::new();
         for (at, arrival) in fresh.into_iter().enumerate() {
-            let is_old = pairs
-                .of(&arrival.message)
-                .map_or(!anew && at < begins, |pair| at <= pair.fresh);
+            let mut there = arrival.message.clone();
+            there.time = there.time.wrapping_add(shift);
+            let is_old = pairs.of(&there).map_or_else(
+                || !anew && at < begins && last.reach(&there),
+                |pair| at <= pair.fresh,
+            );
             if !is_old {
                 follows.extend(splice.pass(arrival));
             }
@@ -171,14 +192,34 @@ impl Splice {
         (splice, follows)
     }
 
+    /// The first frame of the new connection, by which nothing has come that came by the old: if
+    /// it is from long before, servers count differently, and the times go on from here.
+    fn judge_clock(&mut self, first: u32) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        open.apart = false;
+        if is_later(open.newest, first.wrapping_add(patience())) {
+            self.shift = open.newest.wrapping_add(1).wrapping_sub(first);
+            self.open = None;
+        }
+    }
+
     /// The message as the player is to get it, if it has not had it.
     pub(crate) fn pass(&mut self, mut arrival: Arrival) -> Option<Arrival> {
         let message = &mut arrival.message;
+        if self.open.as_ref().is_some_and(|open| open.apart) && is_frame(message) {
+            self.judge_clock(message.time);
+        }
         message.time = message.time.wrapping_add(self.shift);
         let Some(open) = &mut self.open else {
             return Some(arrival);
         };
-        if is_later(message.time, open.until) {
+        // What is much later is new, whatever was not heard of by then; and whatever the times
+        // say, nothing of the old connection comes any more.
+        let since = *open.since.get_or_insert(arrival.at);
+        let long = arrival.at.saturating_duration_since(since) > SEAM_PATIENCE;
+        if long || is_later(message.time, open.newest.wrapping_add(patience())) {
             self.open = None;
             return Some(arrival);
         }
@@ -196,7 +237,8 @@ impl Joint {
                 return false;
             }
             if is_config(message) {
-                return self.anew || is_later(message.time, last);
+                let was_given = self.had.iter().any(|had| is_copy(had, message, 0));
+                return !was_given && (self.anew || is_later(message.time, last));
             }
             if !is_later(message.time, last) {
                 return false;
@@ -208,13 +250,27 @@ impl Joint {
             self.had.drain(..=at);
             return false;
         }
-        let last = self.had.back().map(|had| had.time);
-        if last.is_some_and(|last| is_later(message.time, last)) {
-            // The new server has left some of it out.
-            self.had.clear();
+        match self.had.back().map(|had| had.time) {
+            Some(last) if is_later(message.time, last) => {
+                // The new server has left some of it out.
+                self.had.clear();
+                true
+            }
+            // The old one had left it out, and has given what is behind it.
+            Some(last) => !(is_frame(message) && is_later(last, message.time)),
+            None => true,
         }
-        true
     }
+}
+
+/// [`SEAM_PATIENCE`], in milliseconds.
+fn patience() -> u32 {
+    u32::try_from(SEAM_PATIENCE.as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Whether it is a picture or a sound.
+fn is_frame(message: &Message) -> bool {
+    Lane::of(message.kind, message.stream) != Lane::Data && !is_config(message)
 }
 
 /// Whether both are the same frame of one stream. Sounds may repeat themselves, so their times
@@ -274,6 +330,17 @@ mod tests {
             // Silence: it is the same each time.
             Some("A") => (MessageKind::Audio, vec![0xaf, 1, 0x21]),
             Some("C") => (MessageKind::Video, vec![0x17, 0, 0, 0, 0]),
+            // Said at no time.
+            Some("D") => {
+                let [.., low] = number.to_be_bytes();
+                let payload = vec![2, 0, 1, b'd', 5, low];
+                return Message {
+                    kind: MessageKind::DataAmf0,
+                    stream: StreamId(1),
+                    time: 0,
+                    payload: payload.into(),
+                };
+            }
             _ => {
                 let [.., low] = number.to_be_bytes();
                 (MessageKind::Video, vec![0x27, 1, 0, 0, 0, low])
@@ -301,6 +368,8 @@ mod tests {
         let Arrival { message, .. } = arrival;
         let letter = if message.kind == MessageKind::Audio {
             "A"
+        } else if message.kind == MessageKind::DataAmf0 {
+            return format!("D{}", message.payload[5]);
         } else if is_config(message) {
             "C"
         } else {
@@ -342,6 +411,8 @@ mod tests {
                 ("V8 A8 V9", "A7 V9", "A8 A9 V10", "A9 V10"),
                 // It has left something out.
                 ("V1 A1 V2 A2 V3 A3", "V1 A1", "V3 V4 A4", "V4 A4"),
+                // The old one had left V8 out, and nothing goes back in time.
+                ("V7 V9", "V7", "V8 V9 V10", "V10"),
             ] {
                 let got = joined(old, fresh, rest, shift);
                 assert_eq!(got, follows, "{old} | {fresh} | {rest}, {shift} ms");
@@ -356,9 +427,60 @@ mod tests {
     }
 
     #[test]
+    fn a_new_configuration_that_a_sound_overtook_comes_with_its_picture() {
+        let got = joined("V9 A9 A10", "C10 V10 A10", "V11 A11", 0);
+        assert_eq!(got, "C10 V10 V11 A11");
+    }
+
+    #[test]
     fn without_a_seam_what_is_later_follows_in_each_kind() {
         let got = joined("V1 A1 V2 A2 A3", "C0 V3", "A3 A4 V4", 0);
         assert_eq!(got, "C0 V3 A4 V4");
+    }
+
+    #[test]
+    fn data_without_times_go_on() {
+        for (old, fresh) in [("V1 D1 D2", "V1 D1"), ("D1 D2", ""), ("V1 D2", "A3")] {
+            let got = joined(old, fresh, "D2 D3 D4", 0);
+            assert!(
+                got.ends_with("D3 D4") && !got.contains("D2"),
+                "{old}: {got}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_server_with_another_clock_goes_on_where_the_other_was() {
+        let hour = 90_000;
+        for (fresh, rest) in [("A7 A8", "A9"), ("", "A7 A8 A9")] {
+            let old = format!("A{} A{hour}", hour - 1);
+            let got = joined(&old, fresh, rest, 0);
+            let last = hour * 40;
+            let times: Vec<_> = got.split(' ').collect();
+            assert_eq!(times.len(), 3, "{got}");
+            assert_eq!(
+                got,
+                format!("A{hour} A{} A{}", hour + 1, hour + 2),
+                "{last}"
+            );
+        }
+    }
+
+    #[test]
+    fn whatever_the_times_say_it_is_not_silent_for_long() {
+        let mut last = Lasts::default();
+        let seen: VecDeque<_> = messages("A200 V200").collect();
+        seen.iter().for_each(|message| last.note(message));
+        let (mut splice, _) = Splice::join(None, seen, VecDeque::new(), last);
+        let start = Instant::now();
+        let mut pass = |word, at| {
+            let mut arrival = arrival(message(word), 0);
+            arrival.at = start + at;
+            splice.pass(arrival).is_some()
+        };
+        assert!(!pass("A100", std::time::Duration::ZERO));
+        assert!(!pass("A101", SEAM_PATIENCE));
+        assert!(pass("A102", SEAM_PATIENCE * 2));
     }
 
     #[test]
