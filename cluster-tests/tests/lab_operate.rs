@@ -78,8 +78,11 @@ fn as_many_streams_as_one_wants_have_series_of_their_own() {
     std::fs::write(&config, "[metrics]\nstreams = 2\n").unwrap();
     let config = ["--config", config.to_str().unwrap()];
     let cluster = Cluster::start_configured(1, &config, 2, &config);
-    let series =
-        |stream: &str| format!("{{stream=\"live/_definst_/{stream}\",vhost=\"_defaultVHost_\"}}");
+    let series = |stream: &str| {
+        format!(
+            "{{app=\"live\",instance=\"_definst_\",stream=\"{stream}\",vhost=\"_defaultVHost_\"}}"
+        )
+    };
     let publish = |name| Live::publish(cluster.edges[0].addr, "live", name, Pace::real());
     let watch = |name| Viewer::play(cluster.edges[1].addr, "live", name);
     let lives = ["a", "b"].map(publish);
@@ -111,7 +114,7 @@ fn as_many_streams_as_one_wants_have_series_of_their_own() {
         let page = scrape(&cluster.origins[0]);
         check(&page);
         sum(&page, "selvage_streams_without_series") == 0.0
-            && page.contains(r#"stream="live/_definst_/\"} 1 selvage_stream_viewers 7","#)
+            && page.contains(r#"stream="\"} 1 selvage_stream_viewers 7","#)
     });
     second.leave();
     third.leave();

@@ -196,7 +196,6 @@ impl Viewer {
         pictures.last().map_or(0, |(number, _)| *number)
     }
 
-    /// It was shown every picture and told every sound once, in their order and at their times.
     /// It was shown every picture and told every sound once, in their order and at their times:
     /// where not. Gives their numbers.
     #[track_caller]

@@ -293,7 +293,9 @@ pub(crate) fn watch_streams(metrics: &Metrics, settings: Settings, shards: Vec<S
                 for (key, viewers) in told.await.unwrap_or_default() {
                     let named = Named {
                         vhost: key.at.vhost.to_string(),
-                        stream: key.to_string(),
+                        app: key.at.app.to_string(),
+                        instance: key.at.instance.to_string(),
+                        stream: key.name.to_string(),
                     };
                     let [all] = present.entry(named).or_insert([0]);
                     *all += viewers as u64;

@@ -43,7 +43,7 @@ def declared():
             for kind, name, labels in call.findall(path.read_text().split("#[cfg(test)]")[0]):
                 found[name] = (kind.rstrip("s"), set(re.findall(r'"(\w+)"', labels)))
             for name, grows in single.findall(path.read_text().split("#[cfg(test)]")[0]):
-                found[name] = ("counter" if grows == "true" else "gauge", {"vhost", "stream"})
+                found[name] = ("counter" if grows == "true" else "gauge", {"vhost", "app", "instance", "stream"})
     return found
 
 
@@ -94,7 +94,7 @@ def test_the_sources_declare_figures_as_this_test_reads_them():
     figures = declared()
     assert figures["selvage_client_bytes_total"] == ("counter", {"protocol", "direction"})
     assert figures["selvage_raft_append_seconds"] == ("histogram", set())
-    assert figures["selvage_stream_viewers"] == ("gauge", {"vhost", "stream"})
+    assert figures["selvage_stream_viewers"] == ("gauge", {"vhost", "app", "instance", "stream"})
     assert figures["selvage_rtmfp_introductions_total"] == ("counter", {"what"})
     assert figures["selvage_build_info"] == ("gauge", {"role", "id", "version"})
     named = set()
@@ -162,7 +162,7 @@ def test_the_dashboard_is_laid_out():
         "Shared objects",
         "RTMFP introductions",
         "Process",
-        "Streams, if metrics.streams names them",
+        "Streams, as many as monitoring.streams says",
     ]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken = set()

@@ -141,7 +141,9 @@ pub(crate) fn of_streams(metrics: &Metrics, settings: Settings, hub: &Arc<Hub>) 
 fn named(key: &StreamKey) -> Named {
     Named {
         vhost: key.at.vhost.to_string(),
-        stream: key.to_string(),
+        app: key.at.app.to_string(),
+        instance: key.at.instance.to_string(),
+        stream: key.name.to_string(),
     }
 }
 

@@ -138,7 +138,7 @@ impl Moving {
         }
     }
 
-    /// The player is given a message of the old connection. True when it is time to go over.
+    /// The player is given a message of the old connection. Says so when it is time to go over.
     pub(crate) fn note(&mut self, message: &Message) -> Option<Heard> {
         self.last.note(message);
         self.seen_bytes += message.payload.len();

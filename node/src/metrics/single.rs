@@ -18,7 +18,7 @@ use crate::config::{Invalid, Validate};
 pub const STREAMS_MAX: usize = 10_000;
 
 /// What tells streams apart.
-const LABELS: &[&str] = &["vhost", "stream"];
+const LABELS: &[&str] = &["vhost", "app", "instance", "stream"];
 
 /// The table `metrics` of a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,18 +39,22 @@ impl Validate for Settings {
     }
 }
 
-/// Which stream: its virtual host, and its application, instance and name.
+/// Which stream. Instances and names may hold slashes, so that nothing but the parts tells two apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Named {
     /// The virtual host.
     pub vhost: String,
-    /// `live/_definst_/a`.
+    /// The application.
+    pub app: String,
+    /// Its instance.
+    pub instance: String,
+    /// The stream's name in it.
     pub stream: String,
 }
 
 impl Named {
-    fn labels(&self) -> [&str; 2] {
-        [&self.vhost, &self.stream]
+    fn labels(&self) -> [&str; 4] {
+        [&self.vhost, &self.app, &self.instance, &self.stream]
     }
 }
 
@@ -173,6 +177,8 @@ mod tests {
     fn named(stream: &str) -> Named {
         Named {
             vhost: "v".into(),
+            app: "live".into(),
+            instance: "i".into(),
             stream: stream.into(),
         }
     }
@@ -196,10 +202,10 @@ mod tests {
         streams.show(&present([("a", [9, 9]), ("b", [5, 1]), ("c", [3, 0])]));
         let text = metrics.text().await;
         let expected = [
-            "selvage_stream_level{stream=\"b\",vhost=\"v\"} 1",
-            "selvage_stream_level{stream=\"c\",vhost=\"v\"} 0",
-            "selvage_stream_things_total{stream=\"b\",vhost=\"v\"} 5",
-            "selvage_stream_things_total{stream=\"c\",vhost=\"v\"} 3",
+            "selvage_stream_level{app=\"live\",instance=\"i\",stream=\"b\",vhost=\"v\"} 1",
+            "selvage_stream_level{app=\"live\",instance=\"i\",stream=\"c\",vhost=\"v\"} 0",
+            "selvage_stream_things_total{app=\"live\",instance=\"i\",stream=\"b\",vhost=\"v\"} 5",
+            "selvage_stream_things_total{app=\"live\",instance=\"i\",stream=\"c\",vhost=\"v\"} 3",
             "selvage_streams_without_series 1",
         ];
         assert_eq!(series(&text), expected);
@@ -207,10 +213,10 @@ mod tests {
         streams.show(&present([("a", [9, 9]), ("c", [2, 0])]));
         let text = metrics.text().await;
         let expected = [
-            "selvage_stream_level{stream=\"a\",vhost=\"v\"} 9",
-            "selvage_stream_level{stream=\"c\",vhost=\"v\"} 0",
-            "selvage_stream_things_total{stream=\"a\",vhost=\"v\"} 9",
-            "selvage_stream_things_total{stream=\"c\",vhost=\"v\"} 2",
+            "selvage_stream_level{app=\"live\",instance=\"i\",stream=\"a\",vhost=\"v\"} 9",
+            "selvage_stream_level{app=\"live\",instance=\"i\",stream=\"c\",vhost=\"v\"} 0",
+            "selvage_stream_things_total{app=\"live\",instance=\"i\",stream=\"a\",vhost=\"v\"} 9",
+            "selvage_stream_things_total{app=\"live\",instance=\"i\",stream=\"c\",vhost=\"v\"} 2",
             "selvage_streams_without_series 0",
         ];
         assert_eq!(series(&text), expected);
@@ -222,7 +228,7 @@ mod tests {
         let streams = PerStream::new(&metrics, Settings { streams: 2 }, ABOUT).unwrap();
         streams.show(&present([("a\"} 7\nselvage_up \\", [1, 1])]));
         let text = metrics.text().await;
-        let line = r#"selvage_stream_level{stream="a\"} 7\nselvage_up \\",vhost="v"} 1"#;
+        let line = r#"selvage_stream_level{app="live",instance="i",stream="a\"} 7\nselvage_up \\",vhost="v"} 1"#;
         assert!(series(&text).contains(&line), "{text}");
         assert!(!text.lines().any(|line| line.starts_with("selvage_up")));
     }

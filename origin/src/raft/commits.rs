@@ -18,7 +18,8 @@ use crate::limits::COMMITS_MAX;
 pub(crate) struct Commits {
     /// Runs, and when they were given to the disk.
     under_way: VecDeque<(RangeInclusive<LogIndex>, Instant)>,
-    /// What was in the log when the member began was counted before.
+    /// What was in the log when the member began is not counted: nearly all of it was, by the
+    /// process before.
     replayed: LogIndex,
     seconds: Histogram,
     objects: Counter,
