@@ -438,6 +438,72 @@ mod tests {
         assert_eq!(got, "C0 V3 A4 V4");
     }
 
+    /// Both kinds from their first numbers to their last, each in order; which comes next is
+    /// drawn.
+    fn merged(
+        pictures: std::ops::Range<usize>,
+        sounds: std::ops::Range<usize>,
+        drawn: &[bool],
+    ) -> Vec<String> {
+        let (mut pictures, mut sounds) = (pictures.peekable(), sounds.peekable());
+        let mut words = Vec::new();
+        let mut drawn = drawn.iter().cycle();
+        while pictures.peek().is_some() || sounds.peek().is_some() {
+            let picture = drawn.next() == Some(&true);
+            let next = if picture {
+                pictures.next().map(|number| format!("V{number}"))
+            } else {
+                sounds.next().map(|number| format!("A{number}"))
+            };
+            words.extend(next);
+        }
+        words
+    }
+
+    proptest::proptest! {
+        /// Wherever the old one ended and the new one began in each kind, and whatever overtook
+        /// what on either: nothing is lost, nothing comes twice or in another order.
+        #[test]
+        fn nothing_is_lost_or_doubled(
+            joins in 1..20_usize,
+            more in (0..12_usize, 0..12_usize),
+            before in 0..3_usize,
+            shifted in proptest::bool::ANY,
+            old_drawn in proptest::collection::vec(proptest::bool::ANY, 1..20),
+            new_drawn in proptest::collection::vec(proptest::bool::ANY, 1..20),
+        ) {
+            const END: usize = 48;
+            // A cycle of one kind alone would never come to the other.
+            let both = |mut drawn: Vec<bool>| {
+                drawn.extend([true, false]);
+                drawn
+            };
+            let (old_drawn, new_drawn) = (both(old_drawn), both(new_drawn));
+            let ends = (joins + 1 + more.0, joins + 1 + more.1);
+            let old = merged(1..ends.0, 1..ends.1, &old_drawn);
+            let from = joins.saturating_sub(before).max(1);
+            let new = merged(joins..END, from..END, &new_drawn);
+            let shift = if shifted { 7 } else { 0 };
+            let seen: Vec<_> = old.iter().map(|word| message(word)).collect();
+            let meets = |word: &String| {
+                let fresh = arrival(message(word), shift).message;
+                seen.iter().any(|seen| is_seam(seen, &fresh))
+            };
+            let at = new.iter().position(meets).expect("they overlap");
+            let (fresh, rest) = new.split_at(at + 1);
+            let fresh = format!("C{joins} {}", fresh.join(" "));
+            let got = joined(&old.join(" "), &fresh, &rest.join(" "), shift);
+            for (kind, end) in [("V", ends.0), ("A", ends.1)] {
+                let numbers: Vec<usize> = got
+                    .split(' ')
+                    .filter_map(|word| word.strip_prefix(kind)?.parse().ok())
+                    .collect();
+                let follow: Vec<_> = (end..END).collect();
+                proptest::prop_assert_eq!(numbers, follow, "{}: {:?} | {:?}", kind, &old, &new);
+            }
+        }
+    }
+
     #[test]
     fn data_without_times_go_on() {
         for (old, fresh) in [("V1 D1 D2", "V1 D1"), ("D1 D2", ""), ("V1 D2", "A3")] {
