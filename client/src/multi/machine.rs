@@ -32,9 +32,7 @@ use model::{ObjectKind, ObjectName, SlotName, SlotValue, Version};
 use self::requests::Requests;
 use self::server::{Link, Resume, Server};
 use super::history::{Dirty, History, Queued};
-use super::limits::{
-    ANSWER_PATIENCE, BACKOFF_MAX, BACKOFF_MIN, PING_AFTER, SETUP_PATIENCE, SILENCE_MAX, WAITING_MAX,
-};
+use super::limits::{ANSWER_PATIENCE, PING_AFTER, SETUP_PATIENCE, SILENCE_MAX, WAITING_MAX};
 use super::mirror::{Folded, Mirror};
 
 pub(super) use self::word::{Full, Output, Settled, Step, StepCode, Ticket, Told};
@@ -102,9 +100,9 @@ impl Machine {
         let Some(this) = self.servers.get_mut(server) else {
             return;
         };
-        this.attempts = 0;
         this.answers = false;
         this.link = Link::Up {
+            since: now,
             heard: now,
             pinged: true,
             resume: Resume::No,
@@ -134,11 +132,7 @@ impl Machine {
         let Some(this) = self.servers.get_mut(server) else {
             return;
         };
-        let pause = BACKOFF_MIN
-            .saturating_mul(1 << this.attempts.min(8))
-            .min(BACKOFF_MAX);
-        this.attempts = this.attempts.saturating_add(1);
-        this.link = Link::Down { again: now + pause };
+        this.lost(now);
         let mirrors = std::mem::take(&mut this.mirrors);
         self.tell_server(server, ServerState::Lost(why.to_owned()));
         if self.primary == Some(server) {
@@ -443,6 +437,7 @@ impl Machine {
                 heard,
                 pinged,
                 resume,
+                ..
             } => {
                 let silent = this.answers && *heard + SILENCE_MAX <= now;
                 let mute = matches!(resume, Resume::Asked { at } if *at + ANSWER_PATIENCE <= now);

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use model::ObjectName;
 
-use crate::multi::limits::{ANSWER_PATIENCE, PING_AFTER, SILENCE_MAX};
+use crate::multi::limits::{ANSWER_PATIENCE, BACKOFF_MAX, BACKOFF_MIN, PING_AFTER, SILENCE_MAX};
 use crate::multi::mirror::Mirror;
 
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) link: Link,
+    /// How often it was lost or could not be reached since a link to it last stood.
     pub(super) attempts: u32,
     /// It has answered a ping before, so its silence means something.
     pub(super) answers: bool,
@@ -21,6 +22,7 @@ pub(super) struct Server {
 pub(super) enum Link {
     Dialling,
     Up {
+        since: Instant,
         heard: Instant,
         pinged: bool,
         resume: Resume,
@@ -42,11 +44,28 @@ impl Server {
         matches!(self.link, Link::Up { .. })
     }
 
+    /// There is no link any more, or none came about. Only one that stood as long as the longest
+    /// pause makes it begin with the shortest again: a server that accepts us and then sends us
+    /// away does not have us at its door all the time.
+    pub(super) fn lost(&mut self, now: Instant) {
+        if let Link::Up { since, .. } = self.link
+            && since + BACKOFF_MAX <= now
+        {
+            self.attempts = 0;
+        }
+        let pause = BACKOFF_MIN
+            .saturating_mul(1 << self.attempts.min(8))
+            .min(BACKOFF_MAX);
+        self.attempts = self.attempts.saturating_add(1);
+        self.link = Link::Down { again: now + pause };
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         let Link::Up {
             heard,
             pinged,
             resume,
+            ..
         } = self.link
         else {
             return match self.link {

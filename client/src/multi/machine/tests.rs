@@ -4,7 +4,7 @@ mod lab;
 
 use std::time::Duration;
 
-use super::super::limits::SETTLE_PATIENCE;
+use super::super::limits::{BACKOFF_MAX, BACKOFF_MIN, SETTLE_PATIENCE};
 use super::*;
 use lab::{Lab, Ledger, object, slot, update, value};
 use model::object::ObjectStatus;
@@ -406,6 +406,33 @@ fn a_server_that_falls_silent_is_given_up_if_it_used_to_answer() {
         let primary = if answers { 1 } else { 0 };
         assert_eq!(lab.machine.primary(), Some(primary));
     }
+}
+
+/// The server is lost, and comes back as soon as it is dialled: after how long that was.
+fn back(lab: &mut Lab, server: usize) -> Duration {
+    let (dials, before) = (lab.dials.len(), lab.now);
+    lab.lose(server);
+    while lab.dials.len() == dials {
+        lab.pass(BACKOFF_MIN);
+    }
+    lab.up(server);
+    lab.now - before
+}
+
+#[test]
+fn a_server_that_accepts_and_sends_away_is_dialled_ever_later() {
+    let mut lab = Lab::running(2);
+    for times in 0..5 {
+        assert_eq!(back(&mut lab, 0), BACKOFF_MIN * 2_u32.pow(times));
+    }
+    for _ in 0..5 {
+        assert_eq!(back(&mut lab, 0), BACKOFF_MAX);
+        // Almost good enough.
+        lab.pass(BACKOFF_MAX - Duration::from_millis(1));
+    }
+    lab.pass(Duration::from_millis(1));
+    assert_eq!(back(&mut lab, 0), BACKOFF_MIN, "it has stood");
+    assert_eq!(back(&mut lab, 0), BACKOFF_MIN * 2);
 }
 
 #[test]
