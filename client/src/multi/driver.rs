@@ -48,8 +48,6 @@ struct Server {
     nc: Option<NetConnection>,
     /// For the word at a failed setup.
     state: ServerState,
-    /// It has asked us to leave.
-    leaving: bool,
 }
 
 impl Driver {
@@ -122,7 +120,6 @@ impl Driver {
                 inbox: None,
                 nc: None,
                 state: ServerState::Dialling,
-                leaving: false,
             })
             .collect();
         let machine = Machine::new(self.servers.len(), self.options.need, Instant::now());
@@ -230,7 +227,6 @@ impl Driver {
             News::Up(nc) => {
                 this.nc = Some(nc);
                 machine.up(server, now);
-                self.leave(now);
             }
             News::Down(why) => {
                 this.let_go();
@@ -247,9 +243,10 @@ impl Driver {
             }
             News::Status(status) => {
                 machine.heard(server, false, at);
-                this.leaving |= self.options.connect.follow && handover::is_request(&status);
+                if self.options.connect.follow && handover::is_request(&status) {
+                    machine.asked_to_leave(server, now);
+                }
                 self.tell(MultiEvent::NetStatus { server, status });
-                self.leave(now);
             }
             News::Call {
                 request,
@@ -263,24 +260,6 @@ impl Driver {
                     name,
                     args,
                 });
-            }
-        }
-    }
-
-    /// Leaves servers that have asked for it, once there is another.
-    fn leave(&mut self, now: Instant) {
-        let Some(machine) = &mut self.machine else {
-            return;
-        };
-        let stays = |server: &Server| server.nc.is_some() && !server.leaving;
-        if !self.servers.iter().any(stays) {
-            return;
-        }
-        for (number, server) in self.servers.iter_mut().enumerate() {
-            if server.leaving && server.nc.is_some() {
-                server.life += 1;
-                server.let_go();
-                machine.down(number, "it asked us to leave", now);
             }
         }
     }
@@ -341,7 +320,6 @@ impl Driver {
             return;
         };
         server.life += 1;
-        server.leaving = false;
         let (inbox, orders) = mpsc::unbounded_channel();
         let mouth = Mouth {
             server: index,

@@ -16,6 +16,7 @@
 //!   applied ([`Output::Resume`]), and is asked for all from there on, in the same words:
 //!   what was applied before is answered again and not applied again.
 
+mod leaving;
 mod requests;
 mod server;
 #[cfg(test)]
@@ -103,6 +104,7 @@ impl Machine {
         this.answers = false;
         this.link = Link::Up {
             since: now,
+            leaving: false,
             heard: now,
             pinged: true,
             resume: Resume::No,
@@ -121,6 +123,7 @@ impl Machine {
                 self.tell(Told::Setup { complete: true });
             }
         }
+        self.leave(now);
         self.elect(now);
     }
 

@@ -23,6 +23,8 @@ pub(super) enum Link {
     Dialling,
     Up {
         since: Instant,
+        /// It has asked us to leave.
+        leaving: bool,
         heard: Instant,
         pinged: bool,
         resume: Resume,

@@ -436,6 +436,51 @@ fn a_server_that_accepts_and_sends_away_is_dialled_ever_later() {
 }
 
 #[test]
+fn a_server_that_asks_to_be_left_is_left_once_there_is_another() {
+    let mut lab = Lab::running(2);
+    lab.lose(1);
+    lab.leave(0);
+    assert_eq!(lab.hung_up, []);
+    let ticket = lab.set("a", "x");
+    lab.up(1);
+    assert_eq!(lab.hung_up, [0]);
+    assert_eq!(lab.machine.primary(), Some(1));
+    lab.settle_all();
+    assert_eq!(lab.settled[&ticket], Settled::Success(Version(2)));
+    // It is there again, and has not asked again.
+    lab.up(0);
+    lab.leave(1);
+    assert_eq!(lab.hung_up, [0, 1]);
+    assert_eq!(lab.machine.primary(), Some(0));
+    lab.judge();
+}
+
+#[test]
+fn a_server_that_asks_to_be_left_is_kept_while_the_setup_needs_it() {
+    let mut lab = Lab::new(3);
+    lab.up(0);
+    lab.up(1);
+    lab.leave(0);
+    assert_eq!(lab.hung_up, []);
+    lab.up(2);
+    assert!(lab.told.contains(&Told::Setup { complete: true }));
+    assert_eq!(lab.hung_up, [0]);
+    let primary = |told: &&Told| {
+        matches!(
+            told,
+            Told::Server {
+                state: ServerState::Primary,
+                ..
+            }
+        )
+    };
+    assert_eq!(lab.machine.primary(), Some(1));
+    assert_eq!(lab.told.iter().filter(primary).count(), 1);
+    lab.pass(Duration::from_secs(3));
+    assert!(!lab.told.contains(&Told::Setup { complete: false }));
+}
+
+#[test]
 fn a_primary_that_does_not_answer_requests_is_left() {
     let mut lab = Lab::running(2);
     let ticket = lab.set("a", "x");

@@ -150,6 +150,16 @@ impl Lab {
         self.drain();
     }
 
+    /// The server asks us to leave.
+    pub(super) fn leave(&mut self, server: usize) {
+        let hung_up = self.hung_up.len();
+        self.machine.asked_to_leave(server, self.now);
+        self.drain();
+        for server in &self.hung_up[hung_up..] {
+            self.edges[*server] = Edge::default();
+        }
+    }
+
     pub(super) fn set(&mut self, name: &str, text: &str) -> Ticket {
         self.tickets += 1;
         let wanted = (!text.is_empty()).then(|| value(text));
