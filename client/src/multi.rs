@@ -25,7 +25,8 @@
 //! none after a later one, whichever server it comes from.
 //!
 //! A server that asks its clients to leave is left as soon as another of the list is there, if
-//! that is wanted ([`Options::following`](crate::Options::following)), instead of at its end.
+//! that is wanted ([`Options::following`](crate::Options::following)), instead of at its end. The
+//! one that a publish goes through is kept until the publish is closed, or the server ends.
 //!
 //! With servers that are not ours it still works, as well as they allow: writes that were
 //! under way when a server was lost may be made twice ([`ServerState::Unnumbered`]).
@@ -364,8 +365,12 @@ impl MultiConnection {
     /// # Errors
     /// No [`Self::set_net_streams`] before.
     pub async fn publish(&self, name: &str, mode: PublishMode) -> Result<(), Error> {
-        let name = name.to_owned();
-        self.studio(move |studio| studio.publish(name, mode)).await
+        let mut studio = self.studio.lock().await;
+        let studio = studio.as_mut().ok_or(Error::NotPublishing)?;
+        // Before it begins, so that the server it begins at is not left.
+        self.publishes(true).await?;
+        studio.publish(name.to_owned(), mode);
+        Ok(())
     }
 
     /// Sends a data message on the stream that is published.
@@ -395,7 +400,9 @@ impl MultiConnection {
     /// # Errors
     /// No [`Self::set_net_streams`] before.
     pub async fn ns_close(&self) -> Result<(), Error> {
-        self.studio(Studio::close).await
+        let mut studio = self.studio.lock().await;
+        studio.as_mut().ok_or(Error::NotPublishing)?.close();
+        self.publishes(false).await
     }
 
     /// Calls a method of one server's and waits for the answer.
@@ -431,11 +438,13 @@ impl MultiConnection {
     /// # Errors
     /// None that matters: the facade has ended.
     pub async fn nc_close(&self) -> Result<(), Error> {
-        if let Some(studio) = &mut *self.studio.lock().await {
+        let mut studio = self.studio.lock().await;
+        if let Some(studio) = &mut *studio {
             studio.close();
         }
         self.with_driver(|driver| {
             driver.close();
+            driver.publishes(false);
             Ok(())
         })
         .await
@@ -445,6 +454,14 @@ impl MultiConnection {
     #[must_use]
     pub const fn session(&self) -> SessionId {
         self.session
+    }
+
+    async fn publishes(&self, publishes: bool) -> Result<(), Error> {
+        self.with_driver(move |driver| {
+            driver.publishes(publishes);
+            Ok(())
+        })
+        .await
     }
 
     async fn studio<T>(&self, act: impl FnOnce(&mut Studio) -> T) -> Result<T, Error> {

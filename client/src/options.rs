@@ -44,7 +44,7 @@ pub struct Options {
     /// Whether a [`Player`](crate::Player) or a [`Publisher`](crate::Publisher) that was opened
     /// with these goes elsewhere when the server asks for it (enhanced RTMP v2, "Reconnect
     /// Request"), and says so in `connect`. A [`MultiConnection`](crate::MultiConnection) leaves
-    /// the server as soon as it has another of its own.
+    /// the server as soon as it has another of its own, unless it publishes there.
     pub follow: bool,
 }
 

@@ -14,8 +14,9 @@ use std::time::Instant;
 use amf::Value;
 use bytes::{Bytes, BytesMut};
 use client::{
-    MultiConnection, MultiEvent, MultiEvents, NetConnection, NetStream, ObjectEvent, Options,
-    PublishMode, ServerState, SharedObject, SoOutcome, Source, SourceFrame, SyncCode, Target,
+    MultiConnection, MultiEvent, MultiEvents, MultiOptions, NetConnection, NetStream, ObjectEvent,
+    Options, PublishMode, ServerState, SharedObject, SoOutcome, Source, SourceFrame, SyncCode,
+    Target,
 };
 use model::object::{ObjectAsk, ObjectUpdate};
 use model::{ObjectKind, ObjectName, SessionId, SlotName, SlotOp, SlotValue, Version};
@@ -102,6 +103,8 @@ struct Edge {
 struct Manner {
     /// It applies the next write, and its connections end before the answer.
     dies_at_write: bool,
+    /// It asks whoever sends it a frame to leave.
+    drains: bool,
 }
 
 impl Edge {
@@ -245,7 +248,12 @@ impl Desk {
                 self.ledger.lock().unwrap().published.push(name);
                 self.reply(request, Reply::Accept);
             }
-            Event::Frame { .. } => self.ledger.lock().unwrap().frames += 1,
+            Event::Frame { .. } => {
+                self.ledger.lock().unwrap().frames += 1;
+                if std::mem::take(&mut self.manner.lock().unwrap().drains) {
+                    assert!(self.session.request_reconnect(None, Instant::now()));
+                }
+            }
             Event::Object(request) => {
                 for ask in request.asks {
                     if !self.ask(&request.name, ask) {
@@ -388,7 +396,11 @@ struct Facade {
 
 impl Facade {
     async fn open(urls: &[&str]) -> Self {
-        let (mc, events) = MultiConnection::new();
+        Self::with(MultiOptions::default(), urls).await
+    }
+
+    async fn with(options: MultiOptions, urls: &[&str]) -> Self {
+        let (mc, events) = MultiConnection::with(options);
         mc.connect(urls).await.unwrap();
         let seen = VecDeque::new();
         Self { mc, events, seen }
@@ -529,6 +541,23 @@ async fn a_setup_says_which_server_it_failed_at() {
     assert!(set.is_err());
 }
 
+/// The publish has begun at this server.
+fn started(server: usize) -> impl Fn(&MultiEvent) -> Option<()> {
+    move |event| match event {
+        MultiEvent::NsStatus { server: of, status } if *of == server => {
+            (status.code == "NetStream.Publish.Start").then_some(())
+        }
+        _ => None,
+    }
+}
+
+fn key(time: u32) -> SourceFrame {
+    SourceFrame {
+        time,
+        payload: Bytes::from_static(&[0x17, 1, 0, 0, 0, 1]),
+    }
+}
+
 #[tokio::test]
 async fn a_publish_goes_on_through_the_next_server() {
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
@@ -544,19 +573,7 @@ async fn a_publish_goes_on_through_the_next_server() {
         .await
         .unwrap();
     facade.mc.publish("cam", PublishMode::Live).await.unwrap();
-    let started = |server: usize| {
-        move |event: &MultiEvent| match event {
-            MultiEvent::NsStatus { server: of, status } if *of == server => {
-                (status.code == "NetStream.Publish.Start").then_some(())
-            }
-            _ => None,
-        }
-    };
     facade.wait(started(0)).await;
-    let key = |time| SourceFrame {
-        time,
-        payload: Bytes::from_static(&[0x17, 1, 0, 0, 0, 1]),
-    };
     frames.send(key(40)).await.unwrap();
     facade.mc.ns_send("onCue", [1.0.into()]).await.unwrap();
     one.kill();
@@ -573,4 +590,51 @@ async fn a_publish_goes_on_through_the_next_server() {
     assert_eq!(ledger.lock().unwrap().published.len(), 2);
     facade.mc.ns_close().await.unwrap();
     facade.mc.nc_close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_a_publish_goes_through_is_left_when_it_is_closed() {
+    let ledger: Arc<Mutex<Ledger>> = Arc::default();
+    let (one, two) = (Edge::start(&ledger).await, Edge::start(&ledger).await);
+    let options = MultiOptions {
+        connect: Options::player().following(),
+        ..MultiOptions::default()
+    };
+    let mut facade = Facade::with(options, &[&one.url, &two.url]).await;
+    facade.wait(setup).await;
+    let (frames, source) = mpsc::channel(1);
+    facade.mc.set_net_streams().await;
+    let video = Source::Frames(source);
+    facade.mc.attach_video(video).await.unwrap();
+    facade.mc.publish("cam", PublishMode::Live).await.unwrap();
+    facade.wait(started(0)).await;
+    one.manner.lock().unwrap().drains = true;
+    frames.send(key(40)).await.unwrap();
+    let asked = |event: &MultiEvent| {
+        let asked = matches!(event, MultiEvent::NetStatus { server: 0, status }
+            if status.code == "NetConnection.Connect.ReconnectRequest");
+        asked.then_some(())
+    };
+    facade.wait(asked).await;
+    // The driver has heard it before, so whom it leaves it has left.
+    let echo = facade.mc.call_remote("echo", 0, ["x".into()]).await;
+    assert_eq!(echo.unwrap(), "x".into());
+    let before = ledger.lock().unwrap().frames;
+    frames.send(key(80)).await.unwrap();
+    while ledger.lock().unwrap().frames == before {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ledger.lock().unwrap().published.len(), 1);
+    facade.mc.ns_close().await.unwrap();
+    let left = |event: &MultiEvent| match event {
+        MultiEvent::Server { server, state } => {
+            matches!(state, ServerState::Lost(_)).then_some(*server)
+        }
+        _ => None,
+    };
+    assert_eq!(facade.wait(left).await, 0);
+    let outcome = facade.mc.shared_object_setup("o", false).await;
+    outcome.unwrap();
+    let outcome = facade.settled("o.data.a", 1.0.into()).await;
+    assert!(matches!(outcome, SoOutcome::Success { .. }), "{outcome:?}");
 }

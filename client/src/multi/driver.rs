@@ -38,6 +38,8 @@ pub(super) struct Driver {
     tickets: BTreeMap<Ticket, oneshot::Sender<SoOutcome>>,
     next_ticket: Ticket,
     primary: watch::Sender<Primary>,
+    /// The program publishes, through whichever server is the primary.
+    publishes: bool,
 }
 
 struct Server {
@@ -70,6 +72,7 @@ impl Driver {
             tickets: BTreeMap::new(),
             next_ticket: 1,
             primary,
+            publishes: false,
         }
     }
 
@@ -122,7 +125,9 @@ impl Driver {
                 state: ServerState::Dialling,
             })
             .collect();
-        let machine = Machine::new(self.servers.len(), self.options.need, Instant::now());
+        let now = Instant::now();
+        let mut machine = Machine::new(self.servers.len(), self.options.need, now);
+        machine.publishes(self.publishes, now);
         self.machine = Some(machine);
     }
 
@@ -132,6 +137,13 @@ impl Driver {
             self.act();
         }
         self.machine = None;
+    }
+
+    pub(super) fn publishes(&mut self, publishes: bool) {
+        self.publishes = publishes;
+        if let Some(machine) = &mut self.machine {
+            machine.publishes(publishes, Instant::now());
+        }
     }
 
     pub(super) fn object(

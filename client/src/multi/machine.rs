@@ -46,6 +46,8 @@ pub(super) struct Machine {
     phase: Phase,
     servers: Vec<Server>,
     primary: Option<usize>,
+    /// The program publishes, through the primary.
+    publishes: bool,
     objects: BTreeMap<ObjectName, History>,
     /// The copies of the primary that was lost last, for whoever comes next.
     last: BTreeMap<ObjectName, Mirror>,
@@ -70,6 +72,7 @@ impl Machine {
             },
             servers: Vec::new(),
             primary: None,
+            publishes: false,
             objects: BTreeMap::new(),
             last: BTreeMap::new(),
             requests: Requests::default(),

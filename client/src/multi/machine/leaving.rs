@@ -14,6 +14,13 @@ impl Machine {
         }
     }
 
+    /// Whether the program publishes. That goes through the primary, which is not left
+    /// meanwhile: another server would have to take the publish over, with a gap.
+    pub(in crate::multi) fn publishes(&mut self, publishes: bool, now: Instant) {
+        self.publishes = publishes;
+        self.leave(now);
+    }
+
     /// Leaves those that have asked for it, once there is another. Not before the setup is
     /// over, which may need all of them: who drains does not let us in again.
     pub(super) fn leave(&mut self, now: Instant) {
@@ -23,7 +30,8 @@ impl Machine {
         }
         for server in 0..self.servers.len() {
             let link = self.servers.get(server).map(|s| s.link);
-            if matches!(link, Some(Link::Up { leaving: true, .. })) {
+            let kept = self.publishes && self.primary == Some(server);
+            if !kept && matches!(link, Some(Link::Up { leaving: true, .. })) {
                 self.give_up(server, "it asked us to leave", now);
             }
         }

@@ -481,6 +481,20 @@ fn a_server_that_asks_to_be_left_is_kept_while_the_setup_needs_it() {
 }
 
 #[test]
+fn the_server_that_a_publish_goes_through_is_left_when_that_is_over() {
+    let mut lab = Lab::running(3);
+    lab.machine.publishes(true, lab.now);
+    lab.leave(0);
+    lab.leave(1);
+    assert_eq!(lab.hung_up, [1], "nothing goes through that one");
+    assert_eq!(lab.machine.primary(), Some(0));
+    lab.machine.publishes(false, lab.now);
+    lab.drain();
+    assert_eq!(lab.hung_up, [1, 0]);
+    assert_eq!(lab.machine.primary(), Some(2));
+}
+
+#[test]
 fn a_primary_that_does_not_answer_requests_is_left() {
     let mut lab = Lab::running(2);
     let ticket = lab.set("a", "x");
@@ -523,6 +537,7 @@ mod chance {
         Hear(u8),
         Lose(u8),
         Up(u8),
+        Leave(u8),
         Wait,
     }
 
@@ -537,6 +552,7 @@ mod chance {
             8 => (0..3u8).prop_map(Act::Hear),
             1 => (0..3u8).prop_map(Act::Lose),
             2 => (0..3u8).prop_map(Act::Up),
+            1 => (0..3u8).prop_map(Act::Leave),
             1 => Just(Act::Wait),
         ];
         proptest::collection::vec(act, 1..120)
@@ -570,6 +586,7 @@ mod chance {
                         lab.up(e.into());
                     }
                 }
+                Act::Leave(e) => lab.leave(e.into()),
                 Act::Wait => lab.pass(Duration::from_millis(100)),
             }
         }

@@ -107,7 +107,10 @@ impl Lab {
         while let Some(output) = self.machine.poll_output() {
             match output {
                 Output::Dial(server) => self.dials.push(server),
-                Output::HangUp(server) => self.hung_up.push(server),
+                Output::HangUp(server) => {
+                    self.hung_up.push(server);
+                    self.edges[server] = Edge::default();
+                }
                 Output::Ping(_) => {}
                 Output::Resume { server, next } => {
                     self.edges[server].next = next;
@@ -152,12 +155,8 @@ impl Lab {
 
     /// The server asks us to leave.
     pub(super) fn leave(&mut self, server: usize) {
-        let hung_up = self.hung_up.len();
         self.machine.asked_to_leave(server, self.now);
         self.drain();
-        for server in &self.hung_up[hung_up..] {
-            self.edges[*server] = Edge::default();
-        }
     }
 
     pub(super) fn set(&mut self, name: &str, text: &str) -> Ticket {
