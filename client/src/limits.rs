@@ -107,3 +107,12 @@ pub const FRESH_MAX: usize = SEEN_MAX;
 /// And so many bytes of them, beside the message that is one too many: as many as of those they
 /// are compared with.
 pub const FRESH_BYTES_MAX: usize = SEEN_BYTES_MAX;
+
+/// Configurations of a publish that the next server is told: as many as a server keeps of a
+/// stream, which is enough for a ladder of tracks. What does not fit is published all the same,
+/// but not told again.
+pub const KEPT_CONFIGS_MAX: usize = 32;
+
+/// And so many bytes of them, as a server has it too: real ones have some hundred bytes, a cover
+/// picture in a data frame some hundred thousand.
+pub const KEPT_CONFIG_BYTES_MAX: usize = 1024 * 1024;

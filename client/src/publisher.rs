@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rtmp::{Message, MessageKind, StreamId};
 use session::client::{Event, Status};
 
-use crate::handover::publish::{Kept, Standby, with_token};
+use crate::handover::publish::{Kept, Seams, Standby, with_token};
 use crate::handover::{self, Home};
 use crate::limits::UNSENT_MAX;
 use crate::{Blame, Connection, Error};
@@ -18,6 +18,7 @@ pub struct Publisher {
     /// Where it goes on when the server asks it to leave.
     home: Option<Box<Home>>,
     kept: Kept,
+    seams: Seams,
     /// The server has asked it to leave.
     standby: Option<Box<Standby>>,
     /// Why the server has gone before we have.
@@ -31,6 +32,7 @@ impl Publisher {
             stream,
             home: None,
             kept: Kept::default(),
+            seams: Seams::default(),
             standby: None,
             lost: None,
         }
@@ -102,7 +104,8 @@ impl Publisher {
         time: u32,
         payload: &Bytes,
     ) -> Result<bool, Error> {
-        let seam = self.kept.note(kind, payload);
+        let class = self.kept.note(kind, payload);
+        let seam = class.is_some_and(|class| self.seams.note(kind, class));
         let lost = self.lost.is_some();
         let Some(standby) = &mut self.standby else {
             return Ok(true);

@@ -19,7 +19,7 @@ use client::{
     Target,
 };
 use model::object::{ObjectAsk, ObjectUpdate};
-use model::{ObjectKind, ObjectName, SessionId, SlotName, SlotOp, SlotValue, Version};
+use model::{Class, ObjectKind, ObjectName, SessionId, SlotName, SlotOp, SlotValue, Version};
 use rtmp::Carrier;
 use selvage_client as client;
 use session::{Event, Output, Reply, ServerSession, ServerSetup};
@@ -39,7 +39,7 @@ struct Ledger {
     subscribers: BTreeMap<u64, mpsc::UnboundedSender<Arc<ObjectUpdate>>>,
     next: u64,
     published: Vec<String>,
-    frames: usize,
+    frames: Vec<Class>,
 }
 
 impl Ledger {
@@ -248,8 +248,8 @@ impl Desk {
                 self.ledger.lock().unwrap().published.push(name);
                 self.reply(request, Reply::Accept);
             }
-            Event::Frame { .. } => {
-                self.ledger.lock().unwrap().frames += 1;
+            Event::Frame { frame, .. } => {
+                self.ledger.lock().unwrap().frames.push(frame.class);
                 if std::mem::take(&mut self.manner.lock().unwrap().drains) {
                     assert!(self.session.request_reconnect(None, Instant::now()));
                 }
@@ -574,18 +574,33 @@ async fn a_publish_goes_on_through_the_next_server() {
         .unwrap();
     facade.mc.publish("cam", PublishMode::Live).await.unwrap();
     facade.wait(started(0)).await;
+    for config in [&b"\x90hvc1\x01"[..], b"\x94hvc1\x02"] {
+        let payload = Bytes::copy_from_slice(config);
+        frames.send(SourceFrame { time: 0, payload }).await.unwrap();
+    }
     frames.send(key(40)).await.unwrap();
     facade.mc.ns_send("onCue", [1.0.into()]).await.unwrap();
+    for class in [Class::Key, Class::Data] {
+        while !ledger.lock().unwrap().frames.contains(&class) {
+            tokio::task::yield_now().await;
+        }
+    }
+    ledger.lock().unwrap().frames.clear();
     one.kill();
     facade.wait(started(1)).await;
-    let before = ledger.lock().unwrap().frames;
     // The queue holds one: that the third is taken says that the first is sent.
     for time in [80, 120, 160] {
         frames.send(key(time)).await.unwrap();
     }
-    while ledger.lock().unwrap().frames == before {
+    while !ledger.lock().unwrap().frames.contains(&Class::Key) {
         tokio::task::yield_now().await;
     }
+    // How the pictures are to be decoded and how to be shown.
+    let told = ledger.lock().unwrap().frames.clone();
+    assert!(
+        told.starts_with(&[Class::Config, Class::Config, Class::Key]),
+        "{told:?}"
+    );
     assert!(facade.mc.ns_time().await.unwrap() >= 0.08);
     assert_eq!(ledger.lock().unwrap().published.len(), 2);
     facade.mc.ns_close().await.unwrap();
@@ -619,9 +634,9 @@ async fn a_server_that_a_publish_goes_through_is_left_when_it_is_closed() {
     // The driver has heard it before, so whom it leaves it has left.
     let echo = facade.mc.call_remote("echo", 0, ["x".into()]).await;
     assert_eq!(echo.unwrap(), "x".into());
-    let before = ledger.lock().unwrap().frames;
+    let before = ledger.lock().unwrap().frames.len();
     frames.send(key(80)).await.unwrap();
-    while ledger.lock().unwrap().frames == before {
+    while ledger.lock().unwrap().frames.len() == before {
         tokio::task::yield_now().await;
     }
     assert_eq!(ledger.lock().unwrap().published.len(), 1);

@@ -10,12 +10,13 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use model::Class;
+use model::{Class, Kind, MediaTime, Slot};
 use rtmp::{MessageKind, StreamId};
 use session::client::Event;
 
 use super::{Home, Opened, Opening, Pace};
 use crate::Publisher;
+use crate::limits::{KEPT_CONFIG_BYTES_MAX, KEPT_CONFIGS_MAX};
 use crate::publisher::judge_status;
 
 /// A publish that is on its way to another server.
@@ -117,58 +118,90 @@ fn open(home: &Home, tc_url: Option<&str>, pace: Pace) -> Arriving {
     }))
 }
 
-/// What a server that takes over must be told before anything else.
+/// What a server that takes over must be told before anything else: the configurations in force.
+///
+/// In the order in which a server gives them to those who join: data, then video, then audio;
+/// within a kind as they were set.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    metadata: Option<(MessageKind, Bytes)>,
-    video: Option<Bytes>,
-    audio: Option<Bytes>,
-    /// There are pictures.
-    pictures: bool,
+    configs: Vec<Config>,
+}
+
+#[derive(Debug)]
+struct Config {
+    kind: Kind,
+    slot: Slot,
+    carrier: MessageKind,
+    payload: Bytes,
 }
 
 impl Kept {
-    /// Takes note of what is published. True where another server can begin.
-    pub(crate) fn note(&mut self, kind: MessageKind, payload: &Bytes) -> bool {
-        match kind {
-            MessageKind::Audio => {
-                if flv::classify_audio(payload).class != Class::Config {
-                    return !self.pictures;
-                }
-                self.audio = Some(payload.clone());
-            }
-            MessageKind::Video => {
-                self.pictures = true;
-                let class = flv::classify_video(payload).class;
-                if class == Class::Config {
-                    self.video = Some(payload.clone());
-                }
-                return class == Class::Key;
-            }
-            MessageKind::DataAmf0 | MessageKind::DataAmf3 => {
-                const KEEP: &[u8] = b"\x02\x00\x0d@setDataFrame";
-                let selector = usize::from(kind == MessageKind::DataAmf3);
-                let body = payload.get(selector..).unwrap_or_default();
-                if body.starts_with(KEEP) {
-                    self.metadata = Some((kind, payload.clone()));
-                }
-            }
+    /// Takes note of what is published, and says what it is; nothing for a message that no
+    /// viewer gets.
+    pub(crate) fn note(&mut self, carrier: MessageKind, payload: &Bytes) -> Option<Class> {
+        let kind = match carrier {
+            MessageKind::Audio => Kind::Audio,
+            MessageKind::Video => Kind::Video,
+            MessageKind::DataAmf0 | MessageKind::DataAmf3 => Kind::Data,
             MessageKind::UserControl
             | MessageKind::SharedObjectAmf3
             | MessageKind::CommandAmf3
             | MessageKind::SharedObjectAmf0
-            | MessageKind::CommandAmf0 => {}
+            | MessageKind::CommandAmf0 => return None,
+        };
+        // One that is wrong is for the server to refuse.
+        let frame = flv::frame(kind, MediaTime(0), payload.clone()).ok()??;
+        let (class, slot) = (frame.class, frame.slot);
+        if matches!(class, Class::Config | Class::Clear) {
+            self.configs
+                .retain(|old| (old.kind, old.slot) != (kind, slot));
         }
-        false
+        if class == Class::Config && self.has_room_for(payload) {
+            self.configs.push(Config {
+                kind,
+                slot,
+                carrier,
+                payload: payload.clone(),
+            });
+        }
+        Some(class)
+    }
+
+    fn has_room_for(&self, payload: &Bytes) -> bool {
+        let bytes: usize = self.configs.iter().map(|old| old.payload.len()).sum();
+        self.configs.len() < KEPT_CONFIGS_MAX && bytes + payload.len() <= KEPT_CONFIG_BYTES_MAX
     }
 
     pub(crate) fn all(&self) -> Vec<(MessageKind, Bytes)> {
-        let video = self.video.clone().map(|b| (MessageKind::Video, b));
-        let audio = self.audio.clone().map(|b| (MessageKind::Audio, b));
-        [self.metadata.clone(), video, audio]
+        [Kind::Data, Kind::Video, Kind::Audio]
             .into_iter()
-            .flatten()
+            .flat_map(|kind| {
+                self.configs
+                    .iter()
+                    .filter(move |config| config.kind == kind)
+            })
+            .map(|config| (config.carrier, config.payload.clone()))
             .collect()
+    }
+}
+
+/// Finds out where another server can begin.
+#[derive(Debug, Default)]
+pub(crate) struct Seams {
+    /// There are pictures.
+    pictures: bool,
+}
+
+impl Seams {
+    /// Takes note of what is published, by what [`Kept::note`] says of it. True where another
+    /// server can begin.
+    pub(crate) fn note(&mut self, carrier: MessageKind, class: Class) -> bool {
+        self.pictures |= carrier == MessageKind::Video;
+        match class {
+            Class::Key => true,
+            Class::Audio => !self.pictures,
+            Class::Config | Class::Clear | Class::Delta | Class::Data => false,
+        }
     }
 }
 
@@ -194,17 +227,96 @@ mod tests {
         assert_ne!(with_token("a"), with_token("a"));
     }
 
+    const SEQUENCE_START: Bytes = Bytes::from_static(b"\x90hvc1\x01");
+    const COLOUR_INFO: Bytes = Bytes::from_static(b"\x94hvc1\x02\x00\x09colorInfo");
+
+    /// The start of one track of many.
+    fn track(id: u8) -> Bytes {
+        Bytes::from([b"\x96\x00hvc1", &[id][..], b"\x01"].concat())
+    }
+
+    fn told(published: &[(MessageKind, Bytes)]) -> Vec<(MessageKind, Bytes)> {
+        let mut kept = Kept::default();
+        for (kind, payload) in published {
+            kept.note(*kind, payload);
+        }
+        kept.all()
+    }
+
     #[test]
     fn another_server_can_begin_at_a_key_frame_or_with_any_sound_where_there_are_no_pictures() {
-        let mut kept = Kept::default();
-        let bytes = Bytes::from_static;
-        assert!(!kept.note(MessageKind::Audio, &bytes(&[0xaf, 0, 1, 2])));
-        assert!(kept.note(MessageKind::Audio, &bytes(&[0xaf, 1, 1, 2])));
-        assert!(!kept.note(MessageKind::Video, &bytes(&[0x17, 0, 0, 0, 0, 1])));
-        assert!(kept.note(MessageKind::Video, &bytes(&[0x17, 1, 0, 0, 0, 1])));
-        assert!(!kept.note(MessageKind::Video, &bytes(&[0x27, 1, 0, 0, 0, 1])));
-        assert!(!kept.note(MessageKind::Audio, &bytes(&[0xaf, 1, 1, 2])));
+        let (mut kept, mut seams) = (Kept::default(), Seams::default());
+        let mut note = |kind, payload| {
+            let class = kept.note(kind, &Bytes::from_static(payload)).unwrap();
+            seams.note(kind, class)
+        };
+        assert!(!note(MessageKind::Audio, &[0xaf, 0, 1, 2]));
+        assert!(note(MessageKind::Audio, &[0xaf, 1, 1, 2]));
+        assert!(!note(MessageKind::Video, &[0x17, 0, 0, 0, 0, 1]));
+        assert!(note(MessageKind::Video, &[0x17, 1, 0, 0, 0, 1]));
+        assert!(!note(MessageKind::Video, &[0x27, 1, 0, 0, 0, 1]));
+        assert!(!note(MessageKind::Audio, &[0xaf, 1, 1, 2]));
         let kinds: Vec<_> = kept.all().into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, [MessageKind::Video, MessageKind::Audio]);
+    }
+
+    #[test]
+    fn configurations_that_are_in_force_side_by_side_are_all_told() {
+        let video = |payload| (MessageKind::Video, payload);
+        let audio = |payload| (MessageKind::Audio, Bytes::from_static(payload));
+        let start = audio(b"\x90Opus\x01");
+        let channels = audio(b"\x94Opus\x01\x02\x03");
+        let all = [
+            video(SEQUENCE_START),
+            video(COLOUR_INFO),
+            video(track(1)),
+            video(track(2)),
+            start.clone(),
+            channels.clone(),
+        ];
+        assert_eq!(told(&all), all);
+        // In the order in which they were set, but sound behind pictures.
+        let [start_of_video, colours, ..] = all;
+        let mixed = [
+            start.clone(),
+            start_of_video.clone(),
+            channels.clone(),
+            colours.clone(),
+            start_of_video.clone(),
+        ];
+        assert_eq!(told(&mixed), [colours, start_of_video, start, channels]);
+    }
+
+    #[test]
+    fn data_is_told_first_as_it_came_until_it_is_cleared() {
+        let data = |payload| (MessageKind::DataAmf0, Bytes::from_static(payload));
+        let metadata = data(b"\x02\x00\x0d@setDataFrame\x02\x00\x0aonMetaData\x05");
+        let title = (
+            MessageKind::DataAmf3,
+            Bytes::from_static(b"\x00\x02\x00\x0d@setDataFrame\x02\x00\x05title\x05"),
+        );
+        let sound = (MessageKind::Audio, Bytes::from_static(&[0xaf, 0, 1, 2]));
+        let mut published = vec![sound.clone(), metadata.clone(), title.clone()];
+        published.push(data(b"\x02\x00\x05onCue\x05"));
+        assert_eq!(told(&published), [metadata.clone(), title, sound.clone()]);
+        published.push(data(b"\x02\x00\x0f@clearDataFrame\x02\x00\x05title"));
+        assert_eq!(told(&published), [metadata, sound]);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_a_server_keeps() {
+        let mut kept = Kept::default();
+        for id in 0..=u8::MAX {
+            kept.note(MessageKind::Video, &track(id));
+        }
+        assert_eq!(kept.all().len(), KEPT_CONFIGS_MAX);
+        let mut long = SEQUENCE_START.to_vec();
+        long.resize(KEPT_CONFIG_BYTES_MAX, 0);
+        let mut kept = Kept::default();
+        kept.note(MessageKind::Video, &track(1));
+        kept.note(MessageKind::Video, &SEQUENCE_START);
+        kept.note(MessageKind::Video, &long.into());
+        // Nor is one left that is out of date.
+        assert_eq!(kept.all(), [(MessageKind::Video, track(1))]);
     }
 }

@@ -17,6 +17,7 @@ use super::driver::Primary;
 use super::source::{self, Piece, Source};
 use super::{MultiEvent, limits};
 use crate::Error;
+use crate::handover::publish::Kept;
 use crate::net::{NetConnection, NetStream, StreamEvent};
 
 /// Pieces that wait to be published; beyond them the sources wait.
@@ -131,16 +132,6 @@ impl Drop for Studio {
     }
 }
 
-/// What a server that takes over must be told before anything else.
-#[derive(Debug, Default)]
-struct Kept {
-    metadata: Option<Bytes>,
-    video: Option<Bytes>,
-    audio: Option<Bytes>,
-    /// The next server begins with a key frame.
-    key_seen: bool,
-}
-
 struct Pump {
     name: String,
     mode: PublishMode,
@@ -192,8 +183,7 @@ impl Pump {
             tokio::select! {
                 changed = self.primary.changed() => return changed.is_ok(),
                 Some(piece) = self.pieces.recv() => {
-                    self.kept.note(&piece);
-                    self.kept.key_seen = false;
+                    self.kept.note(piece.kind, &piece.payload);
                 }
             }
         }
@@ -214,11 +204,11 @@ impl Pump {
                 }
             }
         }
-        self.kept.key_seen = false;
         for (kind, payload) in self.kept.all() {
             self.send(&stream, kind, self.time.load(Ordering::Relaxed), payload)
                 .await?;
         }
+        let mut key_seen = false;
         let mut quiet = false;
         loop {
             tokio::select! {
@@ -236,8 +226,10 @@ impl Pump {
                 }
                 piece = self.pieces.recv(), if !quiet => match piece {
                     Some(piece) => {
-                        self.kept.note(&piece);
-                        if self.kept.begins(&piece) {
+                        let class = self.kept.note(piece.kind, &piece.payload);
+                        key_seen |= class == Some(Class::Key);
+                        // Pictures that need others begin with a key frame.
+                        if key_seen || class != Some(Class::Delta) {
                             self.time.fetch_max(piece.time, Ordering::Relaxed);
                             self.send(&stream, piece.kind, piece.time, piece.payload).await?;
                         }
@@ -302,54 +294,4 @@ fn ended(event: &StreamEvent) -> Option<Error> {
     }
     let over = status.code == "NetStream.Unpublish.Success";
     over.then(|| Error::Unpublished(status.code.clone()))
-}
-
-impl Kept {
-    fn note(&mut self, piece: &Piece) {
-        match piece.kind {
-            MessageKind::Audio => {
-                if flv::classify_audio(&piece.payload).class == Class::Config {
-                    self.audio = Some(piece.payload.clone());
-                }
-            }
-            MessageKind::Video => {
-                if flv::classify_video(&piece.payload).class == Class::Config {
-                    self.video = Some(piece.payload.clone());
-                }
-            }
-            MessageKind::DataAmf0 => {
-                if piece.payload.starts_with(b"\x02\x00\x0d@setDataFrame") {
-                    self.metadata = Some(piece.payload.clone());
-                }
-            }
-            MessageKind::UserControl
-            | MessageKind::DataAmf3
-            | MessageKind::SharedObjectAmf3
-            | MessageKind::CommandAmf3
-            | MessageKind::SharedObjectAmf0
-            | MessageKind::CommandAmf0 => {}
-        }
-    }
-
-    fn all(&self) -> Vec<(MessageKind, Bytes)> {
-        let metadata = self.metadata.clone().map(|b| (MessageKind::DataAmf0, b));
-        let video = self.video.clone().map(|b| (MessageKind::Video, b));
-        let audio = self.audio.clone().map(|b| (MessageKind::Audio, b));
-        [metadata, video, audio].into_iter().flatten().collect()
-    }
-
-    /// Whether the piece can be sent: pictures that need others begin with a key frame.
-    fn begins(&mut self, piece: &Piece) -> bool {
-        if piece.kind != MessageKind::Video {
-            return true;
-        }
-        match flv::classify_video(&piece.payload).class {
-            Class::Delta => self.key_seen,
-            Class::Key => {
-                self.key_seen = true;
-                true
-            }
-            Class::Config | Class::Clear | Class::Audio | Class::Data => true,
-        }
-    }
 }
