@@ -116,3 +116,9 @@ pub const KEPT_CONFIGS_MAX: usize = 32;
 /// And so many bytes of them, as a server has it too: real ones have some hundred bytes, a cover
 /// picture in a data frame some hundred thousand.
 pub const KEPT_CONFIG_BYTES_MAX: usize = 1024 * 1024;
+
+/// Milliseconds, by the publisher's clock, of sound without any picture after which a publisher
+/// that goes elsewhere waits for no key frame any more: the camera is off. So too for data
+/// without sound and pictures. Slow cameras have a picture a second, a pause of an encoder is
+/// shorter, and an old server that ends at once takes no more than this along.
+pub const SEAM_SILENCE_MS: u32 = 3_000;

@@ -105,7 +105,7 @@ impl Publisher {
         payload: &Bytes,
     ) -> Result<bool, Error> {
         let class = self.kept.note(kind, payload);
-        let seam = class.is_some_and(|class| self.seams.note(kind, class));
+        let seam = class.is_some_and(|class| self.seams.note(kind, class, time));
         let lost = self.lost.is_some();
         let Some(standby) = &mut self.standby else {
             return Ok(true);
@@ -132,8 +132,14 @@ impl Publisher {
                 // behind what the next one is told. What it says to that does not matter.
                 let _ = old.close().await;
             }
-            for (kind, payload) in self.kept.all() {
-                self.put(kind, time, payload).await?;
+            // The message may be one of those that are kept.
+            let mut told = false;
+            for (kept, config) in self.kept.all() {
+                told |= kept == kind && config == *payload;
+                self.put(kept, time, config).await?;
+            }
+            if told {
+                return Ok(false);
             }
             // By datagrams sounds overtake pictures, and the next server begins with this one:
             // whatever comes to it before is lost.

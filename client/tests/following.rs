@@ -14,11 +14,12 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use client::limits::FOLLOW_PAUSE;
+use client::limits::{FOLLOW_PAUSE, SEAM_SILENCE_MS};
 use client::{Options, Player, Publisher, Target};
+use model::{Class, Frame, Kind};
 use rtmp::{Message, MessageKind, StreamId};
 use selvage_client as client;
-use session::Notice;
+use session::{Event, Notice};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -228,4 +229,107 @@ async fn a_publisher_that_is_sent_on_while_it_stands_by_goes_on() {
         next.accept().await;
     };
     within(publish_during(place.target(), server)).await;
+}
+
+/// Publishes to a server that asks the publisher to leave and ends before it could. Then
+/// publishes only one thing, again and again, until the next server has it twice: all that it
+/// gets.
+async fn publish_through_the_end(
+    before: &[(MessageKind, Bytes)],
+    again: (MessageKind, Bytes),
+) -> Vec<Frame> {
+    let place = Place::new().await;
+    let accepted = Notify::new();
+    let server = async {
+        let (mut old, ..) = place.accept().await;
+        for _ in before {
+            frame(&mut old).await;
+        }
+        ask(&mut old, None).await;
+        let (mut new, ..) = place.accept().await;
+        drop(old);
+        accepted.notify_one();
+        let mut got = Vec::new();
+        while got.iter().filter(|f: &&Frame| f.payload == again.1).count() < 2 {
+            got.push(frame(&mut new).await);
+        }
+        got
+    };
+    let publisher = async || -> Infallible {
+        let options = Options::publisher().following();
+        let mut publisher = Publisher::open(&place.target(), &options).await.unwrap();
+        for (kind, payload) in before {
+            publisher.send(*kind, 0, payload.clone()).await.unwrap();
+        }
+        tokio::select! {
+            error = publisher.idle() => panic!("{}", error.unwrap_err()),
+            () = accepted.notified() => {}
+        }
+        let (kind, payload) = again.clone();
+        for time in (0..).step_by(100) {
+            publisher.send(kind, time, payload.clone()).await.unwrap();
+            // It goes on at its own pace, faster than time does.
+            let pace = Duration::from_millis(1);
+            let idle = tokio::time::timeout(pace, publisher.idle()).await;
+            assert!(idle.is_err(), "the publish goes on");
+        }
+        panic!("nothing of it has come")
+    };
+    within(async {
+        tokio::select! {
+            never = publisher() => match never {},
+            got = server => got,
+        }
+    })
+    .await
+}
+
+/// The next of a publish.
+async fn frame(server: &mut Server<TcpStream>) -> Frame {
+    loop {
+        if let Event::Frame { frame, .. } = server.event().await.unwrap() {
+            return frame;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_of_data_alone_goes_on_elsewhere() {
+    const CUE: Bytes = Bytes::from_static(b"\x02\x00\x05onCue\x05");
+    // What is kept for those who come late is told the next server anyway, and only once.
+    const METADATA: Bytes = Bytes::from_static(b"\x02\x00\x0aonMetaData\x05");
+    for again in [CUE, METADATA] {
+        let [cue, again] = [CUE, again].map(|payload| (MessageKind::DataAmf0, payload));
+        let got = publish_through_the_end(&[cue], again).await;
+        let times: Vec<_> = got.into_iter().map(|frame| frame.time.0).collect();
+        assert!(
+            matches!(times[..], [first, second] if second == first + 100),
+            "{times:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_publisher_whose_camera_is_off_goes_on_elsewhere_with_its_sound() {
+    const START: Bytes = Bytes::from_static(&[0x17, 0, 0, 0, 0, 1]);
+    const SOUND: Bytes = Bytes::from_static(&[0xaf, 1, 1, 2]);
+    let before = [
+        (MessageKind::Video, START),
+        (MessageKind::Video, KEY),
+        (MessageKind::Audio, SOUND),
+    ];
+    let got = publish_through_the_end(&before, (MessageKind::Audio, SOUND)).await;
+    let got: Vec<_> = got
+        .into_iter()
+        .map(|f| (f.kind, f.class, f.time.0))
+        .collect();
+    let [
+        (Kind::Video, Class::Config, _),
+        (Kind::Audio, Class::Audio, time),
+        (Kind::Audio, ..),
+    ] = got[..]
+    else {
+        panic!("{got:?}");
+    };
+    assert!(time >= u64::from(SEAM_SILENCE_MS), "{time}");
 }

@@ -2,7 +2,8 @@
 //!
 //! The second connection publishes the same name with the same `publisher=` and so stands by.
 //! At the next key frame all that was sent before has been taken by the old server, whose
-//! connection is closed; it is the other's turn then, which begins with that key frame.
+//! connection is closed; it is the other's turn then, which begins with that key frame, or with
+//! sound or data if there are no pictures, or none any more.
 
 use std::future::poll_fn;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +17,7 @@ use session::client::Event;
 
 use super::{Home, Opened, Opening, Pace};
 use crate::Publisher;
-use crate::limits::{KEPT_CONFIG_BYTES_MAX, KEPT_CONFIGS_MAX};
+use crate::limits::{KEPT_CONFIG_BYTES_MAX, KEPT_CONFIGS_MAX, SEAM_SILENCE_MS};
 use crate::publisher::judge_status;
 
 /// A publish that is on its way to another server.
@@ -185,22 +186,85 @@ impl Kept {
     }
 }
 
-/// Finds out where another server can begin.
+/// Finds out where another server can begin: with what no picture depends on.
 #[derive(Debug, Default)]
 pub(crate) struct Seams {
-    /// There are pictures.
-    pictures: bool,
+    /// There is sound, and no picture.
+    sound: Alone,
+    /// There is data, and neither sound nor pictures.
+    data: Alone,
 }
 
 impl Seams {
     /// Takes note of what is published, by what [`Kept::note`] says of it. True where another
     /// server can begin.
-    pub(crate) fn note(&mut self, carrier: MessageKind, class: Class) -> bool {
-        self.pictures |= carrier == MessageKind::Video;
-        match class {
-            Class::Key => true,
-            Class::Audio => !self.pictures,
-            Class::Config | Class::Clear | Class::Delta | Class::Data => false,
+    pub(crate) fn note(&mut self, carrier: MessageKind, class: Class, time: u32) -> bool {
+        match (carrier, class) {
+            (MessageKind::Video, Class::Config) => {
+                self.sound.announce();
+                self.data.announce();
+                false
+            }
+            (MessageKind::Video, _) => {
+                self.sound.end();
+                self.data.end();
+                class == Class::Key
+            }
+            (MessageKind::Audio, Class::Config) => {
+                self.data.announce();
+                false
+            }
+            (MessageKind::Audio, _) => {
+                self.data.end();
+                self.sound.goes_on(time)
+            }
+            // There may be nothing else than data that is kept.
+            _ => self.data.goes_on(time),
+        }
+    }
+}
+
+/// Whether something is published without that which others should wait for.
+#[derive(Clone, Copy, Debug, Default)]
+enum Alone {
+    /// That was never published.
+    #[default]
+    Always,
+    /// That was the last to be published.
+    No,
+    /// Since this time.
+    Since(u32),
+}
+
+impl Alone {
+    /// That is about to be published.
+    const fn announce(&mut self) {
+        if matches!(self, Self::Always) {
+            *self = Self::No;
+        }
+    }
+
+    /// That is published.
+    const fn end(&mut self) {
+        *self = Self::No;
+    }
+
+    /// The other is published. True if there is nothing to wait for.
+    const fn goes_on(&mut self, time: u32) -> bool {
+        match *self {
+            Self::Always => true,
+            Self::No => {
+                *self = Self::Since(time);
+                false
+            }
+            Self::Since(since) => {
+                let passed = time.wrapping_sub(since).cast_signed();
+                if passed < 0 {
+                    // The publisher has set its clock back.
+                    *self = Self::Since(time);
+                }
+                passed >= SEAM_SILENCE_MS.cast_signed()
+            }
         }
     }
 }
@@ -248,7 +312,7 @@ mod tests {
         let (mut kept, mut seams) = (Kept::default(), Seams::default());
         let mut note = |kind, payload| {
             let class = kept.note(kind, &Bytes::from_static(payload)).unwrap();
-            seams.note(kind, class)
+            seams.note(kind, class, 0)
         };
         assert!(!note(MessageKind::Audio, &[0xaf, 0, 1, 2]));
         assert!(note(MessageKind::Audio, &[0xaf, 1, 1, 2]));
@@ -258,6 +322,58 @@ mod tests {
         assert!(!note(MessageKind::Audio, &[0xaf, 1, 1, 2]));
         let kinds: Vec<_> = kept.all().into_iter().map(|(kind, _)| kind).collect();
         assert_eq!(kinds, [MessageKind::Video, MessageKind::Audio]);
+    }
+
+    #[test]
+    fn data_alone_is_enough_to_begin_with_kept_or_not() {
+        let data = MessageKind::DataAmf0;
+        let mut seams = Seams::default();
+        assert!(seams.note(data, Class::Config, 0));
+        assert!(seams.note(data, Class::Data, 0));
+        assert!(!seams.note(MessageKind::Audio, Class::Config, 0));
+        assert!(!seams.note(data, Class::Data, 40));
+        assert!(seams.note(MessageKind::Audio, Class::Audio, 40));
+        assert!(!seams.note(data, Class::Data, 80));
+    }
+
+    #[test]
+    fn sound_and_data_are_enough_when_the_pictures_have_ended() {
+        use MessageKind::{Audio, DataAmf0 as Data, Video};
+        // The clock of a publisher wraps.
+        let at = |ms: u32| (u32::MAX - 1000).wrapping_add(ms);
+        let silence = SEAM_SILENCE_MS;
+        let mut seams = Seams::default();
+        assert!(seams.note(Video, Class::Key, at(0)));
+        // Pictures that come seldom are pictures, whatever the clock of the sound says.
+        for ms in [0, 2 * silence, 4 * silence] {
+            assert!(!seams.note(Audio, Class::Audio, at(ms)));
+            assert!(!seams.note(Video, Class::Delta, at(ms)));
+        }
+        for ms in (0..silence).step_by(100) {
+            assert!(!seams.note(Audio, Class::Audio, at(ms)), "{ms}");
+            assert!(!seams.note(Data, Class::Data, at(ms)), "{ms}");
+        }
+        // Nothing comes of it yet that they are announced again.
+        assert!(!seams.note(Video, Class::Config, at(silence)));
+        assert!(seams.note(Audio, Class::Audio, at(silence)));
+        assert!(!seams.note(Data, Class::Data, at(silence)));
+        assert!(seams.note(Audio, Class::Audio, at(silence + 20)));
+        // The sound ends as well.
+        assert!(!seams.note(Data, Class::Data, at(silence + 40)));
+        assert!(seams.note(Data, Class::Data, at(2 * silence + 40)));
+        // And all is as it was.
+        assert!(!seams.note(Video, Class::Delta, at(0)));
+        assert!(!seams.note(Audio, Class::Audio, at(2 * silence)));
+        assert!(seams.note(Video, Class::Key, at(0)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_anew() {
+        let mut seams = Seams::default();
+        seams.note(MessageKind::Video, Class::Delta, 100_000);
+        assert!(!seams.note(MessageKind::Audio, Class::Audio, 100_000));
+        assert!(!seams.note(MessageKind::Audio, Class::Audio, 0));
+        assert!(seams.note(MessageKind::Audio, Class::Audio, SEAM_SILENCE_MS));
     }
 
     #[test]
